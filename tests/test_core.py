@@ -1,0 +1,285 @@
+"Seeds, devices, walking through batches, files that are whole or not there, and checks that say what came."
+import inspect, os, random
+from collections import Counter, OrderedDict, UserDict, defaultdict, namedtuple
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from miniai.core import (atomic_write, check_choice, check_int, check_tensor, collate, collate_device, def_device, default_device,
+                         describe, map_tensors, set_seed, show_error, to_cpu, to_device)
+
+def bug(reason): return pytest.mark.xfail(reason=reason, strict=True)
+
+Pair = namedtuple('Pair', 'image label')
+
+# seeds
+
+def three(): return random.random(), np.random.rand(), torch.rand(1).item()
+
+@pytest.mark.parametrize('seed', [0, 42, 2**32-1, np.int64(7)])
+def test_one_seed_starts_all_three_generators(seed):
+    set_seed(seed)
+    first = three()
+    assert all(a!=b for a, b in zip(first, three()))
+    set_seed(seed)
+    assert three() == first
+
+def test_seeds_differ():
+    set_seed(1); first = three()
+    set_seed(2); assert all(a!=b for a, b in zip(first, three()))
+
+@pytest.mark.parametrize('seed,exc', [(-1, ValueError), (2**32, ValueError), ('42', TypeError), (1.5, TypeError), (None, TypeError),
+                                      (True, TypeError), (np.bool_(True), TypeError), (np.array([1, 2]), TypeError)])
+def test_bad_seed_is_refused_and_nothing_is_seeded(seed, exc):
+    set_seed(3); expected = three()
+    set_seed(3)
+    with pytest.raises(exc, match='^set_seed: seed must be '): set_seed(seed)
+    assert three() == expected
+
+@pytest.fixture
+def deterministic_state(monkeypatch):
+    was, bench = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+    monkeypatch.setenv('CUBLAS_WORKSPACE_CONFIG', 'x')      # so that monkeypatch puts back what was there
+    monkeypatch.delenv('CUBLAS_WORKSPACE_CONFIG')
+    torch.use_deterministic_algorithms(False)
+    yield
+    torch.use_deterministic_algorithms(was)
+    torch.backends.cudnn.benchmark = bench
+
+def test_deterministic_is_switched_on_and_never_off(deterministic_state):
+    torch.backends.cudnn.benchmark = True
+    set_seed(0)
+    assert not torch.are_deterministic_algorithms_enabled() and torch.backends.cudnn.benchmark
+    set_seed(0, deterministic=True)
+    set_seed(0)
+    assert torch.are_deterministic_algorithms_enabled() and not torch.backends.cudnn.benchmark
+    assert os.environ['CUBLAS_WORKSPACE_CONFIG'] == ':4096:8'
+
+def test_deterministic_keeps_the_users_workspace(deterministic_state, monkeypatch):
+    monkeypatch.setenv('CUBLAS_WORKSPACE_CONFIG', ':16:8')
+    set_seed(0, deterministic=True)
+    assert os.environ['CUBLAS_WORKSPACE_CONFIG'] == ':16:8'
+
+# devices
+
+@pytest.mark.parametrize('name', ['cpu', 'cuda', 'cuda:1', 'mps', ' cpu '])
+def test_device_of_the_users_choice(name, monkeypatch):
+    monkeypatch.setenv('MINIAI_DEVICE', name)
+    assert default_device() == name.strip()
+
+@pytest.mark.parametrize('name', ['gpu', 'CUDA', 'meta', 'cuda:', 'cuda:-1', 'cuda:x', '0'])
+def test_unknown_device_is_refused(name, monkeypatch):
+    monkeypatch.setenv('MINIAI_DEVICE', name)
+    with pytest.raises(ValueError, match=f'^MINIAI_DEVICE={name!r} .*Use cpu, cuda'): default_device()
+
+@pytest.mark.parametrize('mps,cuda,expected', [(True, True, 'mps'), (True, False, 'mps'), (False, True, 'cuda'), (False, False, 'cpu')])
+@pytest.mark.parametrize('env', [None, '', '  '])
+def test_fastest_device_there_is(mps, cuda, expected, env, monkeypatch):
+    if env is None: monkeypatch.delenv('MINIAI_DEVICE', raising=False)
+    else: monkeypatch.setenv('MINIAI_DEVICE', env)
+    monkeypatch.setattr(torch.backends.mps, 'is_available', lambda: mps)
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: cuda)
+    assert default_device() == expected
+
+def test_def_device_is_a_plain_string_and_the_default(): 
+    assert type(def_device) is str and inspect.signature(to_device).parameters['device'].default == def_device
+
+@pytest.mark.parametrize('device,fast', [('cuda', True), ('cuda:1', True), (torch.device('cuda:0'), True), ('mps', False),
+                                         (torch.device('mps'), False), ('cpu', False), ('meta', False)])
+def test_only_copies_to_cuda_are_non_blocking(device, fast, monkeypatch):
+    calls = []
+    monkeypatch.setattr(torch.Tensor, 'to', lambda self, *args, **kwargs: calls.append((args, kwargs)) or self)
+    to_device((torch.ones(1), {'y': torch.ones(1)}), device)
+    assert calls == [((device,), {'non_blocking': fast})]*2
+
+# walking through a batch
+
+def leaf(): return torch.ones(2)
+Odd = object()
+
+NESTS = {'tensor': leaf(), 'dict': {'a': leaf()}, 'list': [leaf(), leaf()], 'tuple': (leaf(), 'text'), 'named tuple': Pair(leaf(), 3),
+         'defaultdict': defaultdict(list, a=leaf()), 'OrderedDict': OrderedDict(b=leaf(), a=leaf()), 'UserDict': UserDict(a=leaf()),
+         'Counter': Counter(a=2), 'nested': {'p': Pair([leaf(), None], ({'z': leaf()},)), 'n': 3}, 'empty list': [], 'empty dict': {},
+         'empty tuple': (), 'torch.return_types': torch.max(torch.rand(2, 2), 0), 'torch.Size': torch.Size([1, 2])}
+
+def form(x):
+    "Types, keys and devices of all that is in `x`."
+    if isinstance(x, torch.Tensor): return x.device.type, x.shape, x.dtype
+    if isinstance(x, (dict, UserDict)): return type(x), [(k, form(v)) for k, v in x.items()]
+    if isinstance(x, (list, tuple)): return type(x), [form(o) for o in x]
+    return type(x), x
+
+@pytest.mark.parametrize('x', NESTS.values(), ids=NESTS.keys())
+def test_containers_keep_their_form_and_the_original_stays(x):
+    before = form(x)
+    meta = form(map_tensors(lambda t: t.to('meta'), x))
+    assert form(to_device(x, 'meta')) == meta and str(meta) == str(before).replace("'cpu'", "'meta'")
+    assert form(x) == before
+    assert form(to_cpu(x)) == before
+
+def test_a_defaultdict_keeps_its_default():
+    moved = to_device(defaultdict(list, a=leaf()), 'cpu')
+    assert moved['new'] == [] and moved.default_factory is list
+
+@pytest.mark.parametrize('x', [None, 3, 2.5, 'text', b'b', Odd, np.ones(2), range(3), {1, 2}, torch.float32])
+@pytest.mark.parametrize('f', [to_device, to_cpu])
+def test_other_leaves_pass_untouched(f, x):
+    assert f(x) is x and f([x])[0] is x
+
+def test_what_is_there_already_is_not_copied():
+    t = leaf()
+    assert to_device({'a': [t]}, 'cpu')['a'][0] is t
+
+@pytest.mark.parametrize('dtype,expected', [(torch.float16, torch.float32), (torch.bfloat16, torch.float32)] +
+                         [(o, o) for o in (torch.float32, torch.float64, torch.uint8, torch.int64, torch.bool, torch.complex64)])
+def test_to_cpu_gives_dtypes_that_numpy_knows(dtype, expected):
+    res = to_cpu([torch.ones(2).to(dtype)])[0]
+    assert res.dtype == expected and res.numpy().tolist() == torch.ones(2).to(expected).tolist()
+
+def test_to_cpu_lets_go_of_history():
+    w = torch.ones(2, requires_grad=True)
+    half = to_cpu((w*2).half())
+    assert not half.requires_grad and half.grad_fn is None and not to_cpu(w).requires_grad and w.requires_grad
+    assert not isinstance(to_cpu(nn.Parameter(leaf())), nn.Parameter)
+
+# collating
+
+@pytest.mark.parametrize('item', [0.5, np.float64(.5), np.ones(3), torch.ones(2, dtype=torch.float64), (torch.ones(2), 0.5),
+                                  {'x': np.ones((2, 2)), 'y': [0.5, (1.5,)]}, Pair(1.5, 2)])
+@pytest.mark.parametrize('f', [collate, collate_device])
+def test_collate_makes_no_float64(f, item):
+    seen = []
+    map_tensors(lambda t: seen.append(t.dtype), f([item]*3))
+    assert seen and torch.float64 not in seen
+
+def test_collate_leaves_other_kinds_alone():
+    x, y, s = collate([(torch.zeros(2, dtype=torch.uint8), 3, 'a')]*2)
+    assert (x.dtype, y.dtype, s) == (torch.uint8, torch.int64, ('a', 'a')) or s == ['a', 'a']
+
+# files
+
+def names(folder): return sorted(o.name for o in folder.iterdir())
+
+@pytest.mark.parametrize('exc', [OSError('full'), KeyboardInterrupt(), SystemExit(1), GeneratorExit()])
+@pytest.mark.parametrize('old', ['yesterday', None])
+def test_an_interrupted_write_leaves_what_was_there(tmp_path, exc, old):
+    file = tmp_path/'model.bin'
+    if old: file.write_text(old)
+    with pytest.raises(type(exc)):
+        with atomic_write(file) as tmp:
+            tmp.write_text('hal')
+            raise exc
+    assert names(tmp_path) == (['model.bin'] if old else []) and (not old or file.read_text() == old)
+
+def test_a_good_write_replaces_and_leaves_nothing_else(tmp_path):
+    file = tmp_path/'a'/'b'/'w.tar.safetensors'                    # the folders are made
+    for text in ('one', 'two'):
+        with atomic_write(str(file)) as tmp:
+            assert tmp.parent == file.parent and tmp.suffix == '.safetensors' and not tmp.exists()
+            tmp.write_text(text)
+        assert names(file.parent) == [file.name] and file.read_text() == text
+
+def test_two_writers_at_once_do_not_meet(tmp_path):
+    file = tmp_path/'x.txt'
+    with atomic_write(file) as a, atomic_write(file) as b:
+        a.write_text('a'); b.write_text('b')
+        assert a != b
+    assert file.read_text() == 'a' and names(tmp_path) == ['x.txt']
+
+def test_a_temporary_file_that_nobody_wrote_keeps_the_old(tmp_path):
+    (tmp_path/'x').write_text('old')
+    with pytest.raises(FileNotFoundError):
+        with atomic_write(tmp_path/'x'): pass
+    assert (tmp_path/'x').read_text() == 'old'
+
+def test_a_folder_is_not_overwritten(tmp_path):
+    with pytest.raises(OSError):
+        with atomic_write(tmp_path/'sub'/'..') as tmp: tmp.write_text('x')
+    (tmp_path/'dir').mkdir()
+    with pytest.raises(OSError):
+        with atomic_write(tmp_path/'dir') as tmp: tmp.write_text('x')
+    assert (tmp_path/'dir').is_dir() and not [o for o in names(tmp_path) if o.startswith('.')]
+
+# saying what came
+
+class Mute:
+    def __repr__(self): raise RuntimeError('no words')
+
+SELF = []
+SELF.append(SELF)
+DEEP = 0
+for _ in range(6): DEEP = [DEEP]*10
+
+@pytest.mark.parametrize('x,expected', [
+    (None, 'NoneType None'), (3, 'int 3'), ('a', "str 'a'"), (torch.tensor(1.), 'float32 []'), (torch.ones(2, 0).int(), 'int32 [2,0]'),
+    (torch.ones(2, requires_grad=True), 'float32 [2]'), (torch.zeros(4, device='meta'), 'float32 [4] on meta'),
+    (np.zeros((2, 3), np.uint8), 'numpy uint8 [2,3]'), (np.array(3), 'numpy int64 []'), (np.float32(1.5), 'float32 np.float32(1.5)'),
+    ([], 'list()'), ({}, '{}'), (torch.Size([1]), 'Size(int 1)'), (Odd, 'object'), (len, 'builtin_function_or_method <built-in function len>'),
+    (lambda: 0, 'function'), (Pair(torch.ones(1), 2), 'Pair(float32 [1], int 2)'), ({'a': [torch.ones(2)]}, "{'a': list(float32 [2])}"),
+    (list(range(10**6)), 'list(int 0, int 1, int 2, int 3, … 1000000 in all)')])
+def test_describe(x, expected): assert describe(x) == expected
+
+@pytest.mark.parametrize('x', [
+    'x'*10_000, {1, 2}, [np.zeros(9)]*99, torch.nn.Linear(2, 2), {i: i for i in range(1000)},
+    pytest.param(nn.Sequential(nn.Linear(2, 2), nn.ReLU()), marks=bug('a repr of several lines is handed on as it is'), id='lines'),
+    pytest.param(Mute(), marks=bug('a repr that raises replaces the error that describe() was to explain'), id='mute'),
+    pytest.param(SELF, marks=bug('a list that holds itself: RecursionError'), id='self'),
+    pytest.param(DEEP, marks=bug('a nested list of numbers gives 54,000 characters'), id='deep'),
+    pytest.param({'k'*1000: 1}, marks=bug('keys are not cut'), id='long key')])
+def test_describe_is_a_few_characters_on_one_line(x):
+    res = describe(x)
+    assert len(res) < 400 and '\n' not in res
+
+# checks
+
+@pytest.mark.parametrize('value,hint', [('minst', " Did you mean 'mnist'?"), ('MNIST', ''), ('zebra', ''), (None, ''), (3, ''), (['mnist'], " Did you mean 'mnist'?")])
+def test_check_choice_names_what_is_allowed(value, hint):
+    with pytest.raises(ValueError) as e: check_choice('load', 'name', value, (o for o in ['digits', 'mnist']))
+    assert str(e.value) == f'load: name must be one of digits, mnist; got {value!r}.{hint}'
+
+def test_check_choice_returns_the_value(): assert check_choice('f', 'p', 'b', 'abc') == 'b'
+
+@bug('options that are not strings: TypeError from difflib or join')
+@pytest.mark.parametrize('options', [[1, 2], [None, 'd']])
+def test_check_choice_with_options_of_other_types(options):
+    with pytest.raises(ValueError, match='^f: p must be one of '): check_choice('f', 'p', 'c', options)
+
+@pytest.mark.parametrize('value', [3, np.int8(3), np.uint64(3), torch.tensor(3), np.array(3)])
+def test_check_int_gives_a_plain_int(value):
+    res = check_int('f', 'n', value, hi=3)
+    assert res == 3 and type(res) is int
+
+@pytest.mark.parametrize('value', [3., '3', None, True, np.True_, np.float64(3), torch.tensor(3.), [3], np.array([3, 3]), 3j])
+def test_check_int_wants_a_whole_number(value):
+    with pytest.raises(TypeError, match='^f: n must be a whole number, got '): check_int('f', 'n', value)
+
+@pytest.mark.parametrize('value,kwargs,span', [(0, {}, 'at least 1'), (-1, dict(lo=0), 'at least 0'), (9, dict(lo=2, hi=8), 'between 2 and 8'),
+                                               (1, dict(lo=2, hi=8), 'between 2 and 8'), (10**30, dict(hi=5), 'between 1 and 5')])
+def test_check_int_names_the_range(value, kwargs, span):
+    with pytest.raises(ValueError) as e: check_int('f', 'n', value, **kwargs)
+    assert str(e.value) == f'f: n must be {span}, got {value}.'
+
+x2 = torch.rand(2, 3)
+
+@pytest.mark.parametrize('x,dims,kind', [(x2, '', ''), (x2, 'N,C', 'float'), (x2.half(), '', 'float'), (x2.byte(), 'N,C', 'integer'),
+                                         (x2.long(), '', 'integer'), (x2>0, 'N,C', ''), (torch.tensor(1), '', 'integer')])
+def test_check_tensor_hands_it_back(x, dims, kind): assert check_tensor('f', 'x', x, dims, kind) is x
+
+@pytest.mark.parametrize('x,dims,kind,exc,want', [
+    ([1], '', '', TypeError, 'a tensor, got list(int 1).'), (np.ones(2), 'N', 'float', TypeError, 'a float tensor [N], got numpy float64 [2].'),
+    (None, '', '', TypeError, 'a tensor, got NoneType None.'), (x2, 'N,C', 'integer', TypeError, 'an integer tensor [N,C], got float32 [2,3].'),
+    (x2>0, '', 'integer', TypeError, 'an integer tensor, got bool [2,3].'), (x2.long(), '', 'float', TypeError, 'a float tensor, got int64 [2,3].'),
+    (x2.cfloat(), '', 'float', TypeError, 'a float tensor, got complex64 [2,3].'), (x2.cfloat(), '', 'integer', TypeError, 'an integer tensor, got complex64 [2,3].'),
+    (x2, 'N', 'float', ValueError, 'a float tensor [N], got float32 [2,3].'), (torch.tensor(1.), 'N', '', ValueError, 'a tensor [N], got float32 [].')])
+@pytest.mark.parametrize('fix', ['', 'Do this.'])
+def test_check_tensor_says_what_was_expected_and_what_came(x, dims, kind, exc, want, fix):
+    with pytest.raises(exc) as e: check_tensor('f', 'x', x, dims, kind, fix)
+    assert str(e.value) == f'f: x must be {want} {fix}'.rstrip()
+
+def test_show_error_prints_and_insists(capsys):
+    assert show_error(LookupError, lambda: [][1]) == 'list index out of range'
+    assert capsys.readouterr().out == 'IndexError: list index out of range\n'
+    with pytest.raises(AssertionError, match='KeyError was expected'): show_error(KeyError, lambda: 1)
+    with pytest.raises(ZeroDivisionError): show_error(KeyError, lambda: 1/0)
