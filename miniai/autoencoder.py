@@ -13,7 +13,7 @@ from torch import nn
 from .conv import conv
 from .core import check_int, check_tensor, describe
 
-# %% ../nbs/10_autoencoder.ipynb #cbca08c1
+# %% ../nbs/10_autoencoder.ipynb #637d61fc
 def mean_image_mse(
     train:torch.Tensor, # images to learn the mean from, [N,…], float
     test:torch.Tensor, # images to judge by, [M,…], float
@@ -28,17 +28,18 @@ def pca_mse(
 )->float:
     "Mean squared error of PCA with `k` components, the best linear autoencoder with a code of `k` numbers."
     from sklearn.decomposition import PCA
-    a, b = (check_tensor('pca_mse', n, t, kind='float').cpu().flatten(1).numpy() for n, t in (('train', train), ('test', test)))
+    pair = (check_tensor('pca_mse', name, t, kind='float') for name, t in (('train', train), ('test', test)))
+    a, b = (t.cpu().flatten(1).numpy() for t in pair)                    # [N,pixels]
     pca = PCA(min(check_int('pca_mse', 'k', k), *a.shape), svd_solver='covariance_eigh').fit(a)
     return float(((pca.inverse_transform(pca.transform(b)) - b)**2).mean())
 
-# %% ../nbs/10_autoencoder.ipynb #ceee39d7
+# %% ../nbs/10_autoencoder.ipynb #e3e373a7
 def upsample_conv2d(
     x:torch.Tensor, # [N,ni,H,W]
     weight:torch.Tensor, # [nf,ni,k,k], k odd
     bias:torch.Tensor|None=None, # [nf]
 )->torch.Tensor: # [N,nf,2H,2W]
-    """Nearest ×2 upsampling, then a k×k convolution with padding k//2, as one transposed convolution at the low resolution.
+    """Nearest ×2 upsampling and a k×k convolution with padding k//2, as one transposed convolution at the low resolution.
 
     Its kernel has k+1 taps a side: the old one blurred by a 2×2 box. Exact, in all gradients too."""
     k = weight.shape[-1]
@@ -75,9 +76,9 @@ def deconv(
     res.fast = fast
     return res
 
-# %% ../nbs/10_autoencoder.ipynb #491b4e1c
+# %% ../nbs/10_autoencoder.ipynb #e2a1b321
 class ConvAutoencoder(nn.Module):
-    "Convolutional autoencoder: stride-2 blocks to a code of `latent` numbers, and `deconv` blocks back; `encode`, `decode`, `forward`."
+    "Stride-2 `conv` blocks to a code of `latent` numbers, and `deconv` blocks back. `TypeError`, `ValueError` for bad sizes."
     def __init__(
         self,
         latent:int|None=32, # numbers in the code; None for a spatial code, the last feature map
@@ -91,12 +92,13 @@ class ConvAutoencoder(nn.Module):
     ):
         super().__init__()
         who, widths = 'ConvAutoencoder', tuple(widths)
-        if not widths: raise ValueError(f'{who}: widths is empty; give the channels of at least one block, such as (16, 32).')
+        if not widths: raise ValueError(f'{who}: widths is empty; give the channels of each block, such as (16, 32).')
         for name, o in (('ni', ni), *(('widths', w) for w in widths)): check_int(who, name, o)
         h, w = (check_int(who, 'size', o) for o in (size if isinstance(size, (tuple, list)) else (size, size)))
         step = 2**len(widths)
-        if min(h, w)<step: raise ValueError(f'{who}: {len(widths)} blocks halve the image {len(widths)} times, so it needs {step} pixels '
-                                            f'a side; size is {h}×{w}. Use fewer widths.')
+        if min(h, w)<step:
+            raise ValueError(f'{who}: {len(widths)} blocks halve the image {len(widths)} times, so it needs {step} pixels a side; '
+                             f'size is {h}×{w}. Use fewer widths.')
         dh, dw = -h%step, -w%step
         pad = (dw//2, dw-dw//2, dh//2, dh-dh//2)                     # left, right, top, bottom
         grid = ((h+dh)//step, (w+dw)//step)
@@ -140,4 +142,5 @@ class ConvAutoencoder(nn.Module):
         n = sum(p.numel() for p in self.parameters())
         there = [f'{self.ni}×{self.size[0]}×{self.size[1]}', *maps]
         code = [f'{self.latent} numbers'] if isinstance(self.encoder[-1], nn.Linear) else []
-        return f"ConvAutoencoder({' → '.join([*there, *code, *(maps if code else maps[:-1])[::-1], there[0]])}, {n:,} parameters)"
+        back = (maps if code else maps[:-1])[::-1]
+        return f"ConvAutoencoder({' → '.join([*there, *code, *back, there[0]])}, {n:,} parameters)"

@@ -6,12 +6,13 @@
 __all__ = ['def_device', 'show_error', 'describe', 'check_choice', 'check_int', 'check_tensor', 'set_seed', 'keep_random_state',
            'default_device', 'map_tensors', 'to_device', 'to_cpu', 'collate', 'collate_device', 'atomic_write']
 
-# %% ../nbs/00_core.ipynb #c4891c8c
+# %% ../nbs/00_core.ipynb #7703f0b2
 import difflib, operator, os, random, secrets
 from collections.abc import Mapping
 from contextlib import contextmanager
 from copy import copy
 from pathlib import Path
+from reprlib import recursive_repr
 
 import numpy as np
 import torch
@@ -29,7 +30,10 @@ def show_error(
         return str(e)
     raise AssertionError(f'{exc.__name__} was expected, but nothing was raised')
 
-# %% ../nbs/00_core.ipynb #fd7436ac
+# %% ../nbs/00_core.ipynb #c1bd8806
+def _cut(s, n=300): return s if len(s)<=n else s[:n-1]+'…'
+
+@recursive_repr('…')                # a list may hold itself
 def describe(
     x, # anything: a tensor, an array, a batch, a number
 )->str: # for example `float32 [64,1,28,28] on cuda:0`
@@ -38,13 +42,15 @@ def describe(
         where = '' if x.device.type=='cpu' else f' on {x.device}'
         return f"{str(x.dtype).removeprefix('torch.')} [{','.join(map(str, x.shape))}]{where}"
     if isinstance(x, np.ndarray): return f"numpy {x.dtype} [{','.join(map(str, x.shape))}]"
-    if isinstance(x, Mapping): return '{' + ', '.join(f'{k!r}: {describe(v)}' for k, v in list(x.items())[:6]) + '}'
+    if isinstance(x, Mapping): return _cut('{' + ', '.join(f'{k!r}: {describe(v)}' for k, v in list(x.items())[:6]) + '}')
     if isinstance(x, (list, tuple)):
         more = f', … {len(x)} in all' if len(x)>4 else ''
-        return f"{type(x).__name__}({', '.join(map(describe, x[:4]))}{more})"
-    return type(x).__name__ if ' at 0x' in repr(x) else f'{type(x).__name__} {x!r}'[:80]     # addresses tell nobody anything
+        return _cut(f"{type(x).__name__}({', '.join(map(describe, x[:4]))}{more})")
+    try: text = ' '.join(repr(x).split())                                         # on one line
+    except Exception: text = ' at 0x'
+    return type(x).__name__ if ' at 0x' in text else f'{type(x).__name__} {text}'[:80]     # an address tells nobody much
 
-# %% ../nbs/00_core.ipynb #c4675c41
+# %% ../nbs/00_core.ipynb #f76336c1
 def check_choice(
     who:str, # the function that asks
     name:str, # the parameter
@@ -54,6 +60,7 @@ def check_choice(
     "Return `value` if it is one of `options`; else `ValueError`, with the nearest of them."
     options = list(options)
     if value in options: return value
+    options = [str(o) for o in options]
     near = difflib.get_close_matches(str(value), options, n=1, cutoff=0.5)
     hint = f' Did you mean {near[0]!r}?' if near else ''
     raise ValueError(f"{who}: {name} must be one of {', '.join(options)}; got {value!r}.{hint}")
@@ -75,7 +82,7 @@ def check_int(
         raise ValueError(f'{who}: {name} must be {span}, got {res}.')
     return res
 
-# %% ../nbs/00_core.ipynb #7f7c769c
+# %% ../nbs/00_core.ipynb #3b6496b1
 def check_tensor(
     who:str, # the function that asks
     name:str, # the parameter
@@ -85,12 +92,14 @@ def check_tensor(
     fix:str='', # one more sentence: the likely remedy
 )->torch.Tensor:
     "Return `x` if it is such a tensor; else `TypeError` (no tensor, wrong kind) or `ValueError` (wrong dimensions)."
-    want = {'': 'a tensor', 'float': 'a float tensor', 'integer': 'an integer tensor'}[kind] + (dims and f' [{dims}]')
-    msg = f'{who}: {name} must be {want}, got {describe(x)}. {fix}'.rstrip()
-    if not isinstance(x, torch.Tensor): raise TypeError(msg)
-    whole = not x.is_floating_point() and not x.is_complex() and x.dtype!=torch.bool
-    if kind and not (x.is_floating_point() if kind=='float' else whole): raise TypeError(msg)
-    if dims and x.ndim != dims.count(',')+1: raise ValueError(msg)
+    def error(exc):
+        want = {'': 'a tensor', 'float': 'a float tensor', 'integer': 'an integer tensor'}[kind] + (dims and f' [{dims}]')
+        return exc(f'{who}: {name} must be {want}, got {describe(x)}. {fix}'.rstrip())
+    if not isinstance(x, torch.Tensor): raise error(TypeError)
+    if kind:
+        whole = not x.is_floating_point() and not x.is_complex() and x.dtype!=torch.bool
+        if not (x.is_floating_point() if kind=='float' else whole): raise error(TypeError)
+    if dims and x.ndim != dims.count(',')+1: raise error(ValueError)
     return x
 
 # %% ../nbs/00_core.ipynb #5661c6ea
@@ -126,9 +135,9 @@ def keep_random_state():
         if cuda is not None: torch.cuda.set_rng_state_all(cuda)
         if mps is not None: torch.mps.set_rng_state(mps)
 
-# %% ../nbs/00_core.ipynb #fc8eed18
+# %% ../nbs/00_core.ipynb #ea5dba20
 def default_device()->str: # 'mps', 'cuda', 'cpu', or what `$MINIAI_DEVICE` says
-    "The device to train on: `$MINIAI_DEVICE` if set (`ValueError` if torch has no such device), else the fastest there is."
+    "The device to train on: `$MINIAI_DEVICE` if set (`ValueError` if it is none that miniai knows), else the fastest."
     name = os.environ.get('MINIAI_DEVICE', '').strip()
     if not name: return 'mps' if torch.backends.mps.is_available() else 'cuda' if torch.cuda.is_available() else 'cpu'
     try: kind = torch.device(name).type

@@ -6,8 +6,8 @@
 __all__ = ['load', 'inplace', 'collate_dict', 'TensorDL', 'DataLoaders', 'ImageData', 'load_tensors', 'show_image', 'subplots',
            'get_grid', 'show_images']
 
-# %% ../nbs/03_datasets.ipynb #1e89c146
-from functools import wraps
+# %% ../nbs/03_datasets.ipynb #0ae4aa06
+from functools import partial, wraps
 
 import torch
 from torch.utils.data import DataLoader
@@ -16,7 +16,7 @@ from .core import check_int, check_tensor, collate, def_device, describe, to_dev
 from .plot import get_grid, show_image, show_images, subplots
 from .sources import ImageData, load_tensors
 
-_all_ = ['ImageData', 'load_tensors', 'show_image', 'subplots', 'get_grid', 'show_images']   # handed on: courses look here
+_all_ = ['ImageData', 'load_tensors', 'show_image', 'subplots', 'get_grid', 'show_images']   # courses look here for them
 
 # %% ../nbs/03_datasets.ipynb #3d5220ec
 def _to_dataset(
@@ -55,21 +55,23 @@ def inplace(
         return b
     return _f
 
-# %% ../nbs/03_datasets.ipynb #e9a79c54
+# %% ../nbs/03_datasets.ipynb #031fefd3
 def collate_dict(
     ds, # a Hugging Face dataset, for the names of its columns
     as_tuple:bool=True, # a tuple in the order of the columns; False for a dict
 ): # a function from a list of rows to a batch
     "A collate function for rows that are dicts."
-    names = list(ds.features)
-    pick = (lambda b: tuple(b[o] for o in names)) if as_tuple else (lambda b: b)
-    def _collate(rows):
-        try: return pick(collate(rows))
-        except TypeError as e: raise TypeError(f'collate_dict: cannot stack {describe(rows[0])}. Turn images into tensors '
-                                               'first: ds.with_transform(f), f(rows) as in lesson 03.') from e
-    return _collate
+    return partial(_collate_rows, names=list(ds.features) if as_tuple else None)
 
-# %% ../nbs/03_datasets.ipynb #d8dcf671
+def _collate_rows(rows, names):
+    "Rows as a batch: a dict, or a tuple in the order of `names`. It stands alone so that workers can pickle it."
+    try: b = collate(rows)
+    except TypeError as e: raise TypeError(f'collate_dict: cannot stack {describe(rows[0])}. Turn images into tensors '
+                                           'first: ds.with_transform(f), f(rows) as in lesson 03.') from e
+    if names and not set(names)<=set(b): raise KeyError(f'collate_dict: rows should have {names}, got {list(b)}.')
+    return tuple(b[o] for o in names) if names else b
+
+# %% ../nbs/03_datasets.ipynb #9d6983a0
 class TensorDL:
     "Batches of tensors that stay on the device: one shuffle an epoch, one indexing a batch, no workers, no decoding."
     def __init__(
@@ -83,13 +85,17 @@ class TensorDL:
         seed:int|None=None, # orders repeat with it; None to follow torch's own seed
         tfm=None, # function from a batch, a tuple, to a batch; applied last
     ):
-        check_int('TensorDL', 'bs', bs)
-        check_tensor('TensorDL', 'x', x)
+        bs = check_int('TensorDL', 'bs', bs)
+        if seed is not None: seed = check_int('TensorDL', 'seed', seed, lo=0)
+        for name, t in (('x', x), ('y', y)):
+            if t is not None and not check_tensor('TensorDL', name, t).ndim:
+                raise ValueError(f'TensorDL: {name} must be [N,…], got {describe(t)}.')
+        if y is not None and y.is_complex(): raise TypeError(f'TensorDL: y must be real, got {describe(y)}.')
         if x.dtype!=torch.uint8 and not x.is_floating_point():
             raise TypeError(f'TensorDL: images must be uint8 (0 to 255) or float, got {describe(x)}.')
-        if y is not None and len(check_tensor('TensorDL', 'y', y))!=len(x):
+        if y is not None and len(y)!=len(x):
             raise ValueError(f'TensorDL: {len(x)} images but {len(y)} targets: x {describe(x)}, y {describe(y)}.')
-        if not len(x) or (drop_last and len(x)<bs): raise ValueError(f'TensorDL: {len(x)} images make no batch of {bs}.')
+        if len(x)<(bs if drop_last else 1): raise ValueError(f'TensorDL: {len(x)} images make no batch of {bs}.')
         single = lambda t: t.float() if t.is_floating_point() else t.long()
         self.x = to_device(x if x.dtype==torch.uint8 else x.float(), device)
         self.y = None if y is None else to_device(single(y), device)
@@ -107,18 +113,21 @@ class TensorDL:
             batch = (xb,) if self.y is None else (xb, self.y.index_select(0, idx))
             yield batch if self.tfm is None else self.tfm(batch)
 
-# %% ../nbs/03_datasets.ipynb #3962fe54
+# %% ../nbs/03_datasets.ipynb #abe60eb1
 class DataLoaders:
     "A training loader and a validation loader (which may be None)."
     def __init__(
         self,
         *dls, # the training loader and, perhaps, the validation loader
     ):
-        if not 1<=len(dls)<=2: raise TypeError(f'DataLoaders: takes a training and perhaps a validation loader, got {len(dls)}.')
+        if not 1<=len(dls)<=2: raise TypeError(f'DataLoaders: takes one or two loaders, train and valid, got {len(dls)}.')
         self.train, self.valid = (*dls, None)[:2]
 
     def __repr__(self):
-        n = lambda dl: 'none' if dl is None else f'{len(dl)} batches' if hasattr(dl, '__len__') else 'of unknown length'
+        def n(dl):
+            if dl is None: return 'none'
+            try: return f'{len(dl)} batches'
+            except TypeError: return 'of unknown length'
         return f'DataLoaders(train: {n(self.train)}, valid: {n(self.valid)})'
 
     @classmethod
@@ -130,7 +139,7 @@ class DataLoaders:
         **kwargs, # for both `DataLoader`s, such as num_workers; shuffle and drop_last only for training
     )->'DataLoaders':
         "Loaders for Hugging Face datasets whose rows hold tensors and numbers."
-        check_int('DataLoaders.from_dd', 'batch_size', batch_size)
+        batch_size = check_int('DataLoaders.from_dd', 'batch_size', batch_size)
         if 'train' not in dd: raise KeyError(f"DataLoaders.from_dd: needs a 'train' split, got {list(dd)}.")
         kwargs = dict(collate_fn=collate_dict(dd['train'], as_tuple)) | kwargs
         only = {k: kwargs.pop(k) for k in ('shuffle', 'drop_last') if k in kwargs}

@@ -7,12 +7,11 @@ __all__ = ['run_cbs', 'Callback', 'CancelFitException', 'CancelEpochException', 
            'SingleBatchCB', 'TrainCB', 'ReconstructCB', 'DeviceCB', 'MetricsCB', 'ProgressCB', 'TrainLearner',
            'MomentumLearner', 'LRFinderCB', 'lr_find', 'to_cpu']
 
-# %% ../nbs/12_learner.ipynb #6ed765f7
+# %% ../nbs/12_learner.ipynb #bb087e12
 import difflib, math, sys, time
 from contextlib import ExitStack
-from functools import partial, wraps
+from functools import wraps
 from itertools import chain
-from operator import attrgetter
 
 import torch
 import torch.nn.functional as F
@@ -101,32 +100,28 @@ class with_cbs:
                     _add_note(error, f'and then {cleanup} failed: {e!r}')
         return _f
 
-# %% ../nbs/12_learner.ipynb #367118a4
+# %% ../nbs/12_learner.ipynb #fe97c74f
 class _Handlers(dict):
-    "Event → methods to call, looked up at the first use."
+    "Event → callbacks with their methods, looked up at the first use."
     def __init__(self, cbs): self.cbs = sorted(cbs, key=lambda cb: getattr(cb, 'order', 0))
     def __missing__(self, nm):
-        fs = [f for cb in self.cbs if (f := getattr(cb, nm, None)) is not None]
-        self[nm] = [partial(_call_all, fs)] if nm.startswith('cleanup_') and len(fs)>1 else fs
+        self[nm] = [(cb, f) for cb in self.cbs if (f := getattr(cb, nm, None)) is not None]
         return self[nm]
 
-def _call_all(fs, learn)->None:
-    "Call every one of `fs`, even if some fail; then raise the first error."
-    errors = []
-    for f in fs:
-        try: f(learn)
-        except BaseException as e:
-            _add_note(e, f'in {_name(f)}')
-            errors.append(e)
-    if errors: raise errors[0]
+_cancels = CancelBatchException, CancelEpochException, CancelFitException
 
-def _name(f)->str:
-    "`TrainCB.predict`, for messages."
-    return f"{type(f.__self__).__name__}.{f.__name__}" if hasattr(f, '__self__') else 'clean-up'
+def _call(cb, f, nm, learn):
+    "Call one method of a callback; an error carries a note that names it."
+    try: f(learn)
+    except _cancels: raise
+    except Exception as e:
+        _add_note(e, f'in {type(cb).__name__}.{nm}')
+        raise
 
 def _items(batch)->tuple:
     "The parts of a batch: of a tuple, a list, a dict in its order, or a lone tensor."
-    return tuple(batch) if isinstance(batch, (tuple, list)) else tuple(batch.values()) if isinstance(batch, dict) else (batch,)
+    if isinstance(batch, (tuple, list)): return tuple(batch)
+    return tuple(batch.values()) if isinstance(batch, dict) else (batch,)
 
 _fit_state = ('n_epochs', 'epochs', 'epoch', 'dl', 'iter', 'batch', 'preds', 'targs', 'loss', 'training', '_handlers')
 
@@ -196,8 +191,8 @@ class Learner:
         cbs=None, # more callbacks, for this fit only
         lr:float|None=None, # learning rate of this fit, None for `self.lr`
     )->None:
-        """Train. Events of an epoch: before_epoch, for each batch before_batch, predict, after_predict, get_loss, after_loss, and
-        in training backward, after_backward, step, after_step, zero_grad; then after_batch; at last after_epoch.
+        """Train. Events of an epoch: before_epoch; for each batch before_batch, predict, after_predict, get_loss,
+        after_loss, in training backward, after_backward, step, after_step, zero_grad, then after_batch; after_epoch.
         Each level ends with its cleanup event whatever happened, and ends quietly at its own cancel exception.
 
         Raises `TypeError` if nobody does a stage, `ValueError` if there is no data."""
@@ -243,7 +238,7 @@ class Learner:
             self._base_lrs = (lr, [g['lr'] for g in self.opt.param_groups]) if self.opt else None
         elif self._opt_for is not None and self.opt:
             base, lrs = self._base_lrs
-            for g, o in zip(self.opt.param_groups, lrs): g['lr'] = o*lr/base if base else lr
+            for g, o in zip(self.opt.param_groups, lrs): g['lr'] = o*(lr/base) if base else lr
 
     def _where(self)->str:
         "Where the fit is, for a note on an error."
@@ -254,16 +249,17 @@ class Learner:
         self,
         method_nm:str, # the event
     )->None:
-        "Call everybody who listens to an event."
+        "Call everybody who listens to an event; in a clean-up all of them, even if some fail, and raise the first error."
         handlers = self._handlers
         if handlers is None: handlers = _Handlers(self.cbs)
-        f = None
-        try:
-            for f in handlers[method_nm]: f(self)
-        except (CancelBatchException, CancelEpochException, CancelFitException): raise
-        except Exception as e:
-            if hasattr(f, '__self__'): _add_note(e, f'in {_name(f)}')
-            raise
+        if method_nm[:8]!='cleanup_':
+            for cb, f in handlers[method_nm]: _call(cb, f, method_nm, self)
+            return
+        errors = []
+        for cb, f in handlers[method_nm]:
+            try: _call(cb, f, method_nm, self)
+            except BaseException as e: errors.append(e)
+        if errors: raise errors[0]
 
 # %% ../nbs/12_learner.ipynb #80dbaf0f
 class SingleBatchCB(Callback):
@@ -271,7 +267,7 @@ class SingleBatchCB(Callback):
     order = 1
     def after_batch(self, learn): raise CancelFitException()
 
-# %% ../nbs/12_learner.ipynb #fc1dd135
+# %% ../nbs/12_learner.ipynb #31e6d5f8
 class TrainCB(Callback):
     "The usual stages: predict from the first `n_inp` parts of the batch, compare with the rest."
     def __init__(
@@ -283,7 +279,7 @@ class TrainCB(Callback):
 
     def get_loss(self, learn):
         targs = _items(learn.batch)[self.n_inp:]
-        if not targs: raise ValueError(f'TrainCB: the batch has no target beside {self.n_inp} input(s): {describe(learn.batch)}. '
+        if not targs: raise ValueError(f'TrainCB: no target beside {self.n_inp} input(s) in the batch {describe(learn.batch)}. '
                                        'For an autoencoder use ReconstructCB.')
         learn.targs = targs[0]
         learn.loss = learn.loss_func(learn.preds, *targs)
@@ -296,7 +292,7 @@ class ReconstructCB(TrainCB):
     "The stages of an autoencoder: the target is the first part of the batch, the input."
     def __init__(
         self,
-        corrupt=None, # images → images that the model sees instead, in training and validation; None for the images themselves
+        corrupt=None, # images → what the model sees instead, in training and validation; None for the images
     ):
         super().__init__()
         self.corrupt = corrupt
@@ -319,9 +315,9 @@ class DeviceCB(Callback):
     def before_fit(self, learn): learn.model.to(self.device)
     def before_batch(self, learn): learn.batch = to_device(learn.batch, self.device)
 
-# %% ../nbs/12_learner.ipynb #a252b386
+# %% ../nbs/12_learner.ipynb #064a58a4
 class MetricsCB(Callback):
-    "Loss and metrics of each epoch, in `history`: a list of dicts with epoch, train ('train' or 'eval'), loss, and each metric."
+    "Loss and metrics of each epoch, in `history`: dicts with epoch, train ('train' or 'eval'), loss, and each metric."
     in_lr_find = False
     def __init__(
         self,
@@ -331,7 +327,7 @@ class MetricsCB(Callback):
         named = {getattr(o, '__name__', type(o).__name__): o for o in ms} | metrics
         wrap = lambda o: o if hasattr(o, 'compute') else FuncMetric(o)
         self.loss, self.metrics, self.history = Mean(), {k: wrap(o) for k, o in named.items()}, []
-        if 'loss' in self.metrics: raise ValueError("MetricsCB: the loss is always there, give your metric another name than 'loss'.")
+        if 'loss' in self.metrics: raise ValueError("MetricsCB: the loss is always there; name your metric otherwise.")
 
     def before_fit(self, learn):
         self.history, self.quiet = [], any(isinstance(cb, ProgressCB) for cb in learn.cbs)
@@ -360,9 +356,10 @@ class MetricsCB(Callback):
         if not self.quiet: self._log(self.history[-1])
 
     def _log(self, row):
-        print('  '.join(f'{k} {v:.4f}' if isinstance(v, float) else f'{k} {v}' if k!='train' else f'{v:5}' for k, v in row.items()))
+        head = f"epoch {row['epoch']}  {row['train']:5}"
+        print('  '.join([head, *(f'{k} {v:.4f}' for k, v in row.items() if k not in ('epoch', 'train'))]))
 
-# %% ../nbs/12_learner.ipynb #29f9b7f6
+# %% ../nbs/12_learner.ipynb #4faa64a1
 class ProgressCB(Callback):
     "A progress bar, a table with a row for each epoch, and with `plot` live curves (in a notebook)."
     order, in_lr_find = 10, False
@@ -376,13 +373,15 @@ class ProgressCB(Callback):
         self.row, self.table, self.losses, self.valid, self.drawn = {}, [], [], [], 0
         self.metrics = next((cb for cb in learn.cbs if isinstance(cb, MetricsCB)), None)
         live = learn.n_epochs>0 and (IN_NOTEBOOK or sys.stdout.isatty())
-        self.mbar, self.bar, self.plotting = master_bar(range(learn.n_epochs)) if live else None, None, self.plot and IN_NOTEBOOK
+        self.mbar, self.bar = master_bar(range(learn.n_epochs)) if live else None, None
+        self.plotting = self.plot and IN_NOTEBOOK
         if self.mbar: self.mbar.update(0)
 
     def before_epoch(self, learn):
         if learn.training: self._flush(learn)
         self.next, self.n = 0, len(learn.dl) if hasattr(learn.dl, '__len__') else None
         if self.mbar:
+            if learn.training: self._move(self.mbar.main_bar, learn.epoch)
             self.bar = self.mbar.progress(range(self.n or 0), total=self.n or 'noinfer', leave=False)
             self.bar.update(0)
 
@@ -391,12 +390,17 @@ class ProgressCB(Callback):
         if not self.bar or (now := time.perf_counter())<self.next: return
         self.next = now + 0.25
         self.bar.comment = f'{learn.loss.item():.4f}'
-        self.bar.last_v, self.bar.last_t = learn.iter+1, time.time()
-        self.bar.pred_t = self.n and (self.bar.last_t-self.bar.start_t)*self.n/(learn.iter+1)
-        self.bar.update_bar(learn.iter+1)
+        self._move(self.bar, learn.iter+1)
         if self.plotting and now>self.drawn+1: self._draw()
 
+    def _move(self, bar, val):
+        "Show `val` now; fastprogress itself would wait for a number of steps that it guesses."
+        bar.last_v, bar.last_t = val, time.time()
+        bar.pred_t = (bar.last_t-bar.start_t)*bar.total/val if bar.total and val else None
+        bar.update_bar(val)
+
     def after_epoch(self, learn):
+        self.cleanup_epoch(learn)
         if not self.metrics: return
         res = self.metrics.history[-1]
         if not learn.training: self.valid.append((len(self.losses), res['loss']))
@@ -507,7 +511,7 @@ class LRFinderCB(Callback):
         ax.legend()
         return ax
 
-# %% ../nbs/12_learner.ipynb #1805fa29
+# %% ../nbs/12_learner.ipynb #22b10ed4
 def _keep_model(stack:ExitStack, model)->None:
     "When `stack` closes, parameters, buffers, gradients and modes of `model` are as they are now."
     tensors = [(t, t.detach().clone(), None if t.grad is None else t.grad.clone())
@@ -527,9 +531,9 @@ def lr_find(
     start_lr:float=1e-5, # the first rate
     max_epochs:int=10, # stop after so many epochs at the latest
 )->LRFinderCB: # with `lrs`, `losses`, `suggest()` and `plot()`
-    """Search for a learning rate, draw the losses, and leave no trace: model, optimizer, random state, loaders and mode are restored.
+    """Search for a learning rate, draw the losses, and put all back: model, optimizer, random state, loaders, mode.
 
-    L. Smith, Cyclical Learning Rates for Training Neural Networks, 2017, section 3.3, https://arxiv.org/abs/1506.01186"""
+    L. Smith, Cyclical Learning Rates for Training Neural Networks, 2017, 3.3, https://arxiv.org/abs/1506.01186"""
     finder, kept = LRFinderCB(gamma, max_mult), (self.opt, self._opt_for, getattr(self, '_base_lrs', None), self.cbs)
     with ExitStack() as stack:
         stack.enter_context(keep_random_state())

@@ -12,9 +12,9 @@ import torch
 
 from .core import check_int, check_tensor, describe
 
-# %% ../nbs/11_metrics.ipynb #78f3cda9
+# %% ../nbs/11_metrics.ipynb #5ce9fe41
 class Metric:
-    "A mean over batches, exact however uneven they are. Override `calc`; values stay on their device until `value` is read."
+    "A mean over batches, exact however uneven they are. Override `calc`; values stay on their device until asked for."
     sums = False # does `calc` return a sum over the `n` items, not their mean?
 
     def __init__(self): self.reset()
@@ -62,7 +62,12 @@ class Metric:
         "The result; reading it waits for the device."
         return self.reduce(self.pending().cpu())
 
-    def update(self, inp, targ=None, n:int=1)->None:
+    def update(
+        self,
+        inp, # predictions, or a value
+        targ=None, # targets
+        n:int=1, # number of items that it stands for
+    )->None:
         "`add`, under the name that torchmetrics and torcheval use."
         self.add(inp, targ, n)
 
@@ -77,12 +82,13 @@ class Mean(Metric):
     "The weighted mean of numbers, such as losses."
     def calc(self, inp, targ=None): return inp.detach().clone() if isinstance(inp, torch.Tensor) else inp
 
-# %% ../nbs/11_metrics.ipynb #cfa85998
+# %% ../nbs/11_metrics.ipynb #a49abda0
 def _classes(who, inp, targ)->None:
     "Refuse targets that are no classes, and shapes that would broadcast."
     check_tensor(who, 'targets', targ, kind='integer', fix='Use yb.long(); an autoencoder has no accuracy, use MSE.')
     if inp.shape!=targ.shape and (inp.ndim<2 or inp.shape[:1]+inp.shape[2:]!=targ.shape):
-        raise ValueError(f'{who}: outputs [N,classes] or guesses [N] need targets [N], got {describe(inp)} and {describe(targ)}.')
+        raise ValueError(f'{who}: outputs [N,classes] or guesses [N] need targets [N], '
+                         f'got {describe(inp)} and {describe(targ)}.')
 
 class Accuracy(Metric):
     "Share of right guesses. `add(inp, targ)`: logits [N,classes,…] or guesses [N,…], integer targets [N,…]."
@@ -137,14 +143,14 @@ class PSNR(MSE):
         mse = super().reduce(vals)
         return math.inf if mse==0 else -10*math.log10(mse/self.peak**2)
 
-# %% ../nbs/11_metrics.ipynb #c8d655d2
+# %% ../nbs/11_metrics.ipynb #3fa964b0
 class FuncMetric(Metric):
     "The mean of any function of predictions and targets, weighted by batch size."
     def __init__(
         self,
         fn, # (preds, targs) → a number or scalar tensor, a mean over the batch
     ):
-        if not callable(fn): raise TypeError(f'FuncMetric: takes a function of predictions and targets, got {describe(fn)}.')
+        if not callable(fn): raise TypeError(f'FuncMetric: takes a function of preds and targs, got {describe(fn)}.')
         self.fn = fn
         super().__init__()
 

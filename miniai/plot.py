@@ -16,12 +16,13 @@ import torch
 
 from .core import check_int, describe, to_cpu
 
-# %% ../nbs/02_plot.ipynb #c8360c42
+# %% ../nbs/02_plot.ipynb #d339b05b
 def as_array(
     im, # one image: PIL, NumPy or tensor; [H,W], [C,H,W] or [H,W,C] with 1, 3 or 4 channels; any dtype and device
 )->np.ndarray: # [H,W] if grey, else [H,W,C]
     "One image as an array for matplotlib; `ValueError` if `im` is none, `TypeError` if it holds no numbers."
-    res = to_cpu(im).resolve_conj().numpy() if isinstance(im, torch.Tensor) else np.asarray(im)
+    if getattr(im, 'mode', 'L') in ('P', 'PA', 'LA', 'CMYK', 'YCbCr', 'LAB', 'HSV'): im = im.convert('RGBA')   # PIL, not RGB
+    res = to_cpu(im).numpy(force=True) if isinstance(im, torch.Tensor) else np.asarray(im)
     if res.dtype.kind not in 'buif': raise TypeError(f'show_image: takes an image of real numbers, got {describe(im)}.')
     if res.ndim==4 and len(res)==1: res = res[0]                   # a batch of one
     if res.ndim==3:
@@ -29,7 +30,7 @@ def as_array(
         if first and (isinstance(im, torch.Tensor) or not last): res = res.transpose(1, 2, 0)
         if res.shape[-1]==1: res = res[..., 0]
     if res.ndim not in (2,3) or (res.ndim==3 and res.shape[-1] not in (3,4)) or not res.size:
-        hint = ' That looks like a batch: try show_images.' if res.ndim==4 or (res.ndim==3 and len(res)>4) else ''
+        hint = ' That looks like a batch: try show_images.' if res.ndim==4 or (res.ndim==3 and len(res)>4 and res.shape[-1]>4) else ''
         raise ValueError(f'show_image: takes one image, [H,W], [C,H,W] or [H,W,C] with 1, 3 or 4 channels; '
                          f'got {describe(im)}.{hint}')
     return res
@@ -58,7 +59,7 @@ def show_image(
     if noframe: ax.axis('off')
     return ax
 
-# %% ../nbs/02_plot.ipynb #76baf0f1
+# %% ../nbs/02_plot.ipynb #4d3ea3de
 def pixel_table(
     im, # one grey image, see `as_array`
     digits:int=2, # decimals to show; whole numbers are shown as they are
@@ -71,7 +72,7 @@ def pixel_table(
     if arr.ndim!=2: raise ValueError(f'pixel_table: takes one grey image, got {describe(im)}. Show one channel: im[0].')
     arr = arr.astype(float)
     style = pd.DataFrame(arr).style.background_gradient(cmap, axis=None).set_properties(**{'font-size': f'{size}pt'})
-    name = hashlib.sha1(arr.tobytes()).hexdigest()[:6]             # pandas' own is random: outputs would never repeat
+    name = hashlib.sha1(repr((arr.shape, digits, size, cmap)).encode() + arr.tobytes()).hexdigest()[:6]             # pandas' own is random: outputs would never repeat
     return style.format(precision=0 if (arr==arr.round()).all() else digits).set_uuid(name)
 
 # %% ../nbs/02_plot.ipynb #6bad31d8
@@ -126,7 +127,7 @@ def get_grid(
     if title is not None: fig.suptitle(title, weight=weight, size=size)
     return fig, axs
 
-# %% ../nbs/02_plot.ipynb #9f4efd92
+# %% ../nbs/02_plot.ipynb #27cb421c
 def show_images(
     ims, # images, each as in `as_array`: a list, or a batch [N,C,H,W]
     nrows:int|None=None, # rows, None to choose
@@ -139,14 +140,14 @@ def show_images(
     **kwargs, # for `Axes.imshow`, such as vmin=0, vmax=1 to give all pictures one scale
 )->np.ndarray: # the axes
     "Draw many images in a grid. `ValueError` if there are none."
-    ims = list(ims)
+    ims = [as_array(o) for o in ims]                               # before a figure is made
     if not ims: raise ValueError('show_images: got no images.')
     _, axs = get_grid(len(ims), nrows, ncols, title=title, figsize=figsize, imsize=imsize, suptitle=suptitle)
-    for ax, im, t in zip_longest(axs.flat[:len(ims)], ims, [] if titles is None else titles[:len(ims)]):
+    for ax, im, t in zip_longest(axs.flat[:len(ims)], ims, [] if titles is None else list(titles)[:len(ims)]):
         show_image(im, ax, title=t, **kwargs)
     return axs
 
-# %% ../nbs/02_plot.ipynb #f0653866
+# %% ../nbs/02_plot.ipynb #ef8e11e7
 def plot_losses(
     train, # losses, one a batch (or one an epoch)
     valid=None, # losses, one an epoch, drawn at the ends of the epochs
@@ -156,7 +157,7 @@ def plot_losses(
     title:str|None=None, # title of the plot
 )->plt.Axes:
     "Draw training losses, and validation losses over the same axis. `ValueError` if there are none."
-    train, valid = [np.asarray([float(o) for o in ([] if s is None else s)]) for s in (train, valid)]
+    train, valid = [np.asarray([float(to_cpu(o)) for o in ([] if s is None else s)]) for s in (train, valid)]
     if not train.size and not valid.size: raise ValueError('plot_losses: got no losses. Train for at least one batch.')
     if ax is None: _, ax = plt.subplots(figsize=(5,3))
     n = len(train) or len(valid)

@@ -17,7 +17,7 @@ from fastcore.xdg import xdg_cache_home
 
 from .core import atomic_write, check_choice
 
-# %% ../nbs/02b_sources.ipynb #9fbe3253
+# %% ../nbs/02b_sources.ipynb #75ce4cf4
 def read_idx(
     path, # a gzipped IDX file of unsigned bytes
     ndim:int, # dimensions it must have: 3 for images, 1 for labels
@@ -36,10 +36,11 @@ def read_idx(
             dims = [int(o) for o in np.frombuffer(head, '>u4', offset=4)]
             n = math.prod(dims)
             if n>path.stat().st_size*1032: raise damaged(f'its head promises {dims}, more than so small a file can hold')
-            body = f.read(n+1)
+            body = bytearray()
+            while part := f.read(min(n+1-len(body), 1<<20)): body += part        # read(n+1) would take n bytes at once
     except (EOFError, gzip.BadGzipFile, zlib.error) as e: raise damaged(e) from e
-    if len(body)!=n: raise damaged(f'its head promises {dims}, {n} bytes, but {"fewer" if len(body)<n else "more"} follow')
-    return torch.from_numpy(np.frombuffer(bytearray(body), np.uint8).reshape(dims))
+    if len(body)!=n: raise damaged(f'its head promises {dims}, {n} bytes; {"fewer" if len(body)<n else "more"} follow')
+    return torch.from_numpy(np.frombuffer(body, np.uint8).reshape(dims))
 
 # %% ../nbs/02b_sources.ipynb #2cb891d2
 class ImageData(NamedTuple):
@@ -75,7 +76,7 @@ def _read_idx_folder(
     pairs = {k: (read_idx(folder/im, 3)[:,None], read_idx(folder/lb, 1).long()) for k, (im, lb) in _idx_files.items()}
     return ImageData(pairs['train'], pairs['test'], classes, 'MINIAI_DATA')
 
-# %% ../nbs/02b_sources.ipynb #ae31f18d
+# %% ../nbs/02b_sources.ipynb #69e4488c
 class _CifarUnpickler(pickle.Unpickler):
     "Builds NumPy arrays and plain values, and refuses all else."
     allowed = {('_reconstruct', 'multiarray'), ('ndarray', 'numpy'), ('dtype', 'numpy'), ('encode', '_codecs')}
@@ -90,12 +91,12 @@ def _unpickle(
     "Read one CIFAR file; `ValueError` if it is damaged, or asks for anything but arrays."
     try:
         with open(path, 'rb') as f: return _CifarUnpickler(f, encoding='latin1').load()
-    except (pickle.UnpicklingError, EOFError, ValueError, IndexError, KeyError, AttributeError, ImportError) as e:
+    except (pickle.UnpicklingError, EOFError, ValueError, TypeError, LookupError, AttributeError, ImportError, MemoryError) as e:
         raise ValueError(f'{path} is damaged or no CIFAR file: {e}. Fetch it again.') from e
 
-# %% ../nbs/02b_sources.ipynb #1f851bb4
-_cifar_files = {'cifar10': ('cifar-10-batches-py', [f'data_batch_{i}' for i in range(1,6)], 'test_batch', 'batches.meta',
-                            'labels', 'label_names'),
+# %% ../nbs/02b_sources.ipynb #fd4c5222
+_cifar_files = {'cifar10': ('cifar-10-batches-py', [f'data_batch_{i}' for i in range(1,6)], 'test_batch',
+                            'batches.meta', 'labels', 'label_names'),
                 'cifar100': ('cifar-100-python', ['train'], 'test', 'meta', 'fine_labels', 'fine_label_names')}
 
 def _read_cifar(
@@ -151,16 +152,16 @@ def _checked(
             raise ValueError(f'{name}: {split} has labels from {y.min()} to {y.max()}, but {len(d.classes)} classes.')
     return d
 
-# %% ../nbs/02b_sources.ipynb #accf7eee
+# %% ../nbs/02b_sources.ipynb #829ae6a4
 _version = 1                                             # raise it when the decoded form changes
 
 def _cache_folder()->Path:
     "`$MINIAI_CACHE`, or miniai's place in the user's cache."
     return Path(os.environ.get('MINIAI_CACHE') or xdg_cache_home()/'miniai')
 
-def _checksum(tensors:dict)->str:
+def _checksum(tensors:dict, *texts)->str:
     "A number that changes if any byte does."
-    crc = 0
+    crc = zlib.crc32(''.join(texts).encode())
     for k in sorted(tensors): crc = zlib.crc32(tensors[k].numpy(), crc)
     return str(crc)
 
@@ -173,7 +174,7 @@ def _read_cache(
     try:
         with safe_open(path, 'pt') as f:
             t, meta = {k: f.get_tensor(k) for k in f.keys()}, f.metadata()
-        if _checksum(t)==meta['crc32']:
+        if _checksum(t, meta['classes'], meta['source'])==meta['crc32']:
             return ImageData((t['train_x'], t['train_y']), (t['test_x'], t['test_y']), json.loads(meta['classes']), meta['source'])
     except (SafetensorError, KeyError, TypeError, ValueError, OSError): pass
     warnings.warn(f'the cached copy {path.name} is damaged and will be made again')
@@ -183,29 +184,31 @@ def _write_cache(
     d:ImageData, # what to keep
 )->None:
     "Keep `d`; where the folder cannot be written, warn, or raise `OSError` if the user chose it."
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
     t = dict(train_x=d.train[0], train_y=d.train[1], test_x=d.test[0], test_y=d.test[1])
     try:
         with atomic_write(path) as tmp:
-            save_file(t, tmp, dict(classes=json.dumps(d.classes), source=d.source, crc32=_checksum(t)))
-    except OSError as e:
+            classes = json.dumps(d.classes)
+            save_file(t, tmp, dict(classes=classes, source=d.source, crc32=_checksum(t, classes, d.source)))
+    except (OSError, SafetensorError) as e:                          # a full disk is a SafetensorError
         msg = f'cannot keep the decoded images in {path.parent}: {e}. Set MINIAI_CACHE to a folder that can be written.'
-        if os.environ.get('MINIAI_CACHE'): raise type(e)(msg) from e
+        if os.environ.get('MINIAI_CACHE'): raise OSError(msg) from e
         warnings.warn(msg)
 
-# %% ../nbs/02b_sources.ipynb #61dd8303
+# %% ../nbs/02b_sources.ipynb #f9f20d61
 _names = ['digits', *_hub]
 
 def _local_folder(
     name:str, # the dataset
 )->Path|None: # None if `$MINIAI_DATA` is not set, or has no such dataset
-    "The folder of `name` in `$MINIAI_DATA`; a relative path counts from here or, as notebooks run in nbs/, from one above."
+    "The folder of `name` in `$MINIAI_DATA`; a relative path counts from here or, for notebooks in nbs/, from one above."
     if not (root := os.environ.get('MINIAI_DATA')): return None
     for base in (Path.cwd(), Path.cwd().parent):
         if (base/root).is_dir(): break
     else: raise NotADirectoryError(f'MINIAI_DATA={root} is not a folder. Set it to the folder that holds {name}/.')
     res = base/root/name
-    if res.exists() and not res.is_dir(): raise NotADirectoryError(f'{res} must be a folder holding the files of {name}.')
+    if res.exists() and not res.is_dir(): raise NotADirectoryError(f'{res} must be a folder with the files of {name}.')
     return res if res.exists() else None
 
 def _key(
@@ -213,7 +216,8 @@ def _key(
 )->str:
     "What decides the decoded content: the files' names, sizes and dates."
     if folder is None: return 'remote'
-    files = [(str(o), o.stat().st_size, o.stat().st_mtime_ns) for o in sorted(folder.resolve().rglob('*')) if o.is_file()]
+    paths = [o for o in sorted(folder.resolve().rglob('*')) if o.is_file()]
+    files = [(str(o), o.stat().st_size, o.stat().st_mtime_ns) for o in paths]
     return 'local-' + hashlib.sha1(repr(files).encode()).hexdigest()[:12]
 
 def load_tensors(
@@ -221,9 +225,10 @@ def load_tensors(
     source:str='auto', # 'local': only `$MINIAI_DATA`; 'hub': only the Hugging Face hub; 'auto': in this order
     standin:str|None=None, # load this instead, and say so, if `name` cannot be had
 )->ImageData: # images uint8 [N,C,H,W], labels int64 [N]
-    "A dataset in memory, decoded once and then cached. `FileNotFoundError` if no source has it, `ValueError` if it is damaged."
+    "A dataset in memory, decoded once, then cached. `FileNotFoundError` if no source has it, `ValueError` if damaged."
     check_choice('load', 'name', name, _names)
     check_choice('load', 'source', source, ['auto', 'local', 'hub'])
+    if standin is not None: check_choice('load', 'standin', standin, _names)
     folder = _local_folder(name) if source!='hub' and name!='digits' else None
     path = _cache_folder()/f'{name}-{_key(folder)}-v{_version}.safetensors'
     if folder or source!='local' or name=='digits':
@@ -241,7 +246,7 @@ def _decode(name, folder, source)->ImageData:
     if name=='digits': return _digits()
     if folder: return _read_cifar(folder, name) if name in _cifar_files else _read_idx_folder(
         folder, _fashion if name=='fashion_mnist' else [str(o) for o in range(10)])
-    where = f'{name} is not in {os.environ.get("MINIAI_DATA") or "$MINIAI_DATA, which is not set,"}'
+    where = f'{name} is not in {os.environ.get("MINIAI_DATA") or "$MINIAI_DATA (not set)"}'
     first = 'train-images-idx3-ubyte.gz (and the other three)' if name not in _cifar_files else _cifar_files[name][0]
     fix = f"Set MINIAI_DATA to a folder holding {name}/{first}, or use load('digits'), which needs no download."
     if source=='local': raise FileNotFoundError(f'{where}. {fix}')

@@ -5,19 +5,23 @@
 # %% auto #0
 __all__ = ['accuracy', 'report', 'Dataset', 'get_dls', 'fit']
 
-# %% ../nbs/04_training.ipynb #3cdd20a2
+# %% ../nbs/04_training.ipynb #ad3bf891
+from operator import length_hint
+
 import torch
 from torch.utils.data import DataLoader
 
-from .core import check_int, check_tensor, describe, to_device
+from .core import check_int, check_tensor, collate, describe, to_device
 
-# %% ../nbs/04_training.ipynb #af28db41
+# %% ../nbs/04_training.ipynb #ad3445b9
 def accuracy(
     out:torch.Tensor, # logits or probabilities [N,classes], or [N,classes,H,W] with a class for each pixel
     yb:torch.Tensor, # right classes, integers, [N] or [N,H,W]
 )->torch.Tensor: # share of right guesses, a scalar on the same device
-    "How often the largest output is the right class. `TypeError` or `ValueError` if these are not classes or do not fit."
-    check_tensor('accuracy', 'targets', yb, kind='integer', fix='Use yb.long(); an autoencoder has no accuracy, use its loss.')
+    "How often the largest output is the right class. `TypeError`, `ValueError` if these are no classes or do not fit."
+    check_tensor('accuracy', 'outputs', out)
+    check_tensor('accuracy', 'targets', yb, kind='integer',
+                 fix='Use yb.long(); an autoencoder has no accuracy, use its loss.')
     if out.ndim<2 or yb.shape!=out.shape[:1]+out.shape[2:]:
         raise ValueError(f'accuracy: outputs [N,classes] need targets [N], got {describe(out)} and {describe(yb)}.')
     return (out.argmax(dim=1)==yb).float().mean()
@@ -45,7 +49,7 @@ class Dataset:
     def __len__(self): return len(self.x)
     def __getitem__(self, i): return self.x[i], self.y[i]
 
-# %% ../nbs/04_training.ipynb #1076c7fe
+# %% ../nbs/04_training.ipynb #f991d6cc
 def get_dls(
     train_ds, # dataset to learn from
     valid_ds, # dataset to judge by
@@ -53,11 +57,11 @@ def get_dls(
     **kwargs, # for both `DataLoader`s, such as num_workers or collate_fn
 )->tuple: # training loader (shuffled) and validation loader
     "torch `DataLoader`s for a training and a validation dataset."
-    check_int('get_dls', 'bs', bs)
+    bs, kwargs = check_int('get_dls', 'bs', bs), dict(collate_fn=collate) | kwargs
     return (DataLoader(train_ds, batch_size=bs, shuffle=True, **kwargs),
             DataLoader(valid_ds, batch_size=bs*2, **kwargs))
 
-# %% ../nbs/04_training.ipynb #b6a17360
+# %% ../nbs/04_training.ipynb #b79af913
 def fit(
     epochs:int, # passes over the training data
     model, # a module that maps [N,…] to logits [N,classes]
@@ -68,6 +72,7 @@ def fit(
 )->tuple[float,float]: # loss and accuracy on `valid_dl` after the last epoch
     "Train a classifier, and print validation loss and accuracy after each epoch. `ValueError` if `valid_dl` is empty."
     check_int('fit', 'epochs', epochs)
+    if valid_dl is None or not length_hint(valid_dl, 1): raise ValueError('fit: the validation loader gave no batch.')
     device = next(model.parameters()).device
     for epoch in range(epochs):
         model.train()

@@ -12,7 +12,6 @@ from PIL import Image
 from miniai import sources
 from miniai.sources import ImageData, load_tensors, read_idx
 
-def bug(reason): return pytest.mark.xfail(reason=reason, strict=True)
 
 rng = np.random.RandomState(0)
 
@@ -25,7 +24,7 @@ def idx_bytes(a, dims=None, magic=None):
     return (magic or bytes([0, 0, 8, len(dims)])) + b''.join(int(n).to_bytes(4, 'big') for n in dims) + a.tobytes()
 
 def write_idx(path, *args, **kwargs):
-    path.write_bytes(gzip.compress(idx_bytes(*args, **kwargs), 1))
+    path.write_bytes(gzip.compress(idx_bytes(*args, **kwargs), 0))     # as long as what is in it
     return path
 
 IMS = pixels(5, 4, 3)
@@ -34,7 +33,9 @@ GOOD = gzip.compress(idx_bytes(IMS))
 @pytest.mark.parametrize('a', [IMS, pixels(7), pixels(0, 4, 3), pixels(0), pixels(1, 1, 1), pixels(70_000)],
     ids=lambda a: str(a.shape))
 def test_idx_round_trip(tmp_path, a):
-    res = read_idx(str(write_idx(tmp_path/'x.gz', a)), a.ndim)
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')                            # torch warns of memory that must not be written to
+        res = read_idx(str(write_idx(tmp_path/'x.gz', a)), a.ndim)
     assert res.dtype == torch.uint8 and np.array_equal(res, a) and res.shape == a.shape
     res.zero_()                                                   # the tensor may be written to
 
@@ -45,8 +46,8 @@ BAD_IDX = {
     'unpacked': (idx_bytes(IMS), 'Not a gzipped file'),
     'labels for images': (gzip.compress(idx_bytes(pixels(99))), 'begins with 00000801, not 00000803'),
     'of int32': (gzip.compress(idx_bytes(IMS, magic=b'\0\0\x0c\3')), 'begins with 00000c03'),
-    'one byte short': (gzip.compress(idx_bytes(IMS)[:-1]), r'promises \[5, 4, 3\], 60 bytes, but fewer follow'),
-    'one byte long': (gzip.compress(idx_bytes(IMS)+b'!'), 'but more follow'), 'cut': (GOOD[:-20], 'ended before'),
+    'one byte short': (gzip.compress(idx_bytes(IMS)[:-1]), r'promises \[5, 4, 3\], 60 bytes; fewer follow'),
+    'one byte long': (gzip.compress(idx_bytes(IMS)+b'!'), '60 bytes; more follow'), 'cut': (GOOD[:-20], 'ended before'),
     'no checksum': (GOOD[:-8], 'ended before'), 'rubbish after it': (GOOD+b'rubbish', 'Not a gzipped file'),
     'wrong checksum': (GOOD[:-8]+bytes(4)+GOOD[-4:], 'CRC'),
     'bits flipped': (GOOD[:20]+bytes(o^255 for o in GOOD[20:])[:-8]+GOOD[-8:], 'Error'),
@@ -82,7 +83,7 @@ def peak_memory(f):
 
 @pytest.mark.parametrize('dims', [
     (2**32-1,)*3, (2**31, 1, 1),
-    pytest.param((300, 1000, 1000), marks=bug('up to 1,032 times the file, read(n+1) takes what is promised'))])
+    pytest.param((300, 1000, 1000))])
 def test_a_lying_head_costs_no_memory(tmp_path, dims):
     path = write_idx(tmp_path/'x.gz', pixels(300_000), dims=dims)
     assert peak_memory(lambda: read_idx(path, 3)) < 10e6
@@ -170,7 +171,7 @@ def test_miniai_data_that_is_no_folder(tmp_path, monkeypatch, make):
 
 def test_a_file_where_the_folder_of_the_dataset_should_be(data):
     (data/'mnist').write_text('x')
-    with pytest.raises(NotADirectoryError, match='must be a folder holding the files of mnist'):
+    with pytest.raises(NotADirectoryError, match='must be a folder with the files of mnist'):
         load_tensors('mnist', standin='digits')
 
 @pytest.mark.parametrize('cwd', ['.', 'nbs'])
@@ -275,8 +276,8 @@ def cifar_file(folder, change): (folder/'data_batch_2').write_bytes(change((fold
     lambda b: python3({'data': pixels(3, 3072), 'fine_labels': [1, 2, 3]}),
     lambda b: python3({'data': pixels(3, 3072), 'labels': [1, 2]}),
     lambda b: python3({'data': pixels(3, 3072), 'labels': [1, 2, 10]}),
-    pytest.param(lambda b: b.replace(b'latin1', b'latiG1'), marks=bug('escapes'), id='LookupError'),
-    pytest.param(lambda b: b'cnumpy\nndarray\n((L100000000000000L\nttR.', marks=bug('escapes'), id='MemoryError')])
+    pytest.param(lambda b: b.replace(b'latin1', b'latiG1'), id='LookupError'),
+    pytest.param(lambda b: b'cnumpy\nndarray\n((L100000000000000L\nttR.', id='MemoryError')])
 def test_damaged_cifar_is_refused_and_named(data, change):
     write_cifar(data/'cifar10', 'cifar10')
     cifar_file(data/'cifar10', change)
@@ -351,7 +352,6 @@ def test_an_interrupt_is_no_missing_dataset(monkeypatch):
     monkeypatch.setattr(sources, '_fetch', stop)
     with pytest.raises(KeyboardInterrupt): load_tensors('mnist', standin='digits')
 
-@bug("the message has ',.' in it")
 def test_local_message_is_a_sentence():
     with pytest.raises(FileNotFoundError) as e: load_tensors('mnist', 'local')
     assert ',.' not in str(e.value)
@@ -374,7 +374,6 @@ def test_without_a_stand_in_nothing_is_replaced(capsys):
     with pytest.raises(FileNotFoundError): load_tensors('mnist')
     assert capsys.readouterr().out == ''
 
-@bug('a misspelt stand-in is only found on the machine that needs it, after it was announced')
 def test_a_misspelt_stand_in_is_found_at_once(capsys):
     with pytest.raises(ValueError, match="standin must be one of .*Did you mean 'digits'"):
         load_tensors('digits', standin='digts')
@@ -426,8 +425,7 @@ DAMAGE = {
     **{f'a bit flipped {k}': lambda b, at=v: flip(b, at) for k, v in FLIP_AT.items()}}
 
 HIDDEN = {'class name': b'\\"3\\"', 'source': b'scikit'}
-DAMAGES = [*DAMAGE.items(), *(pytest.param(k, lambda b, s=v: flip(b, b.index(s)+2),
-    marks=bug('the checksum does not cover class names and source'), id=k)
+DAMAGES = [*DAMAGE.items(), *(pytest.param(k, lambda b, s=v: flip(b, b.index(s)+2), id=k)
                               for k, v in HIDDEN.items())]
 
 @pytest.mark.parametrize('kind,damage', DAMAGES)
@@ -450,16 +448,16 @@ def test_a_damaged_cache_without_a_source_is_no_excuse(monkeypatch):
     cached()[0].write_bytes(b'')
     with pytest.warns(UserWarning, match='damaged'), pytest.raises(FileNotFoundError): load_tensors('mnist')
 
-def test_changed_files_are_decoded_anew(data, decodes):
+@pytest.mark.parametrize('level,later', [(0, 1), (9, 0)])             # same size and a new date; same date and a new size
+def test_changed_files_are_decoded_anew(data, decodes, level, later):
     write_mnist(data/'mnist')
-    old = load_tensors('mnist')
-    file = data/'mnist'/FILES[1]
-    size, stamp = file.stat().st_size, file.stat().st_mtime_ns
-    raw = gzip.compress(bytes([0, 0, 8, 1, 0, 0, 0, 12]) + bytes(range(9, -1, -1)) + bytes(2), 1)
-    file.write_bytes(raw)
-    os.utime(file, ns=(stamp, stamp + (len(raw)==size)))          # a change of size or of date is enough
+    old, file = load_tensors('mnist'), data/'mnist'/FILES[1]
+    before = file.stat()
+    file.write_bytes(gzip.compress(idx_bytes(np.arange(12, dtype=np.uint8)%10), level))
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns+later))
+    assert (file.stat().st_size==before.st_size) == (level==0)
     new = load_tensors('mnist')
-    assert new.train[1].tolist() == [*range(9, -1, -1), 0, 0] and not same(old, new) and decodes == ['mnist']*2
+    assert new.train[1].tolist() == [*range(10), 0, 1] and not same(old, new) and decodes == ['mnist']*2
 
 def test_two_folders_do_not_share_a_cache(tmp_path, monkeypatch):
     loaded = []
@@ -504,7 +502,6 @@ def full_disk():
     yield
     resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
-@bug('safetensors raises SafetensorError, no OSError, when the disk is full: the decoded images are lost')
 def test_a_full_disk_warns_in_the_default_place(full_disk, tmp_path, monkeypatch):
     monkeypatch.delenv('MINIAI_CACHE')
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path/'xdg'))
@@ -512,7 +509,6 @@ def test_a_full_disk_warns_in_the_default_place(full_disk, tmp_path, monkeypatch
         assert len(load_tensors('digits').train[0]) == 1497
     assert not list((tmp_path/'xdg'/'miniai').iterdir())
 
-@bug('the same, where the user chose the folder')
 def test_a_full_disk_raises_in_a_chosen_place(full_disk):
     with pytest.raises(OSError, match='cannot keep the decoded images'): load_tensors('digits')
 

@@ -1,0 +1,20 @@
+.DEFAULT_GOAL := help
+.PHONY: help train test notebooks bench clean
+
+help:       ## show these lines
+	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*##/\t/' | expand -t 12
+
+train:      ## train an autoencoder on the digits
+	miniai-train
+
+test:       ## run every lesson as a test, then the tests
+	nbdev-test && pytest
+
+notebooks:  ## export, then run all lessons and save their outputs
+	nbdev-export && python nbs/run.py --slow
+
+bench:      ## measure loading and the loop's overhead; print ratios
+	python benchmarks/loading.py && python benchmarks/overhead.py
+
+clean:      ## remove what was built
+	rm -rf build dist *.egg-info .pytest_cache miniai/__pycache__ tests/__pycache__ nbs/__pycache__

@@ -1,0 +1,78 @@
+"deconv is exact for every odd kernel, and the autoencoder fits every size it claims."
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from miniai.autoencoder import ConvAutoencoder, deconv, mean_image_mse, pca_mse, upsample_conv2d
+
+def plain(x, w, b): return F.conv2d(F.interpolate(x, scale_factor=2, mode='nearest'), w, b, padding=w.shape[-1]//2)
+
+@pytest.mark.parametrize('ks', [1, 3, 5, 7, 9])
+@pytest.mark.parametrize('ni, nf, h, w', [(1, 1, 1, 1), (3, 2, 5, 4), (2, 5, 1, 7)])
+@pytest.mark.parametrize('dtype, tol', [(torch.float32, 1e-5), (torch.float64, 1e-12)])
+def test_fast_deconv_is_exact_in_all_gradients(ks, ni, nf, h, w, dtype, tol):
+    g = torch.Generator().manual_seed(ks)
+    shapes = (2, ni, h, w), (nf, ni, ks, ks), (nf,)
+    args = [torch.randn(s, generator=g, dtype=dtype).div_(ks).requires_grad_() for s in shapes]
+    a, b = plain(*args), upsample_conv2d(*args)
+    back = torch.randn(a.shape, generator=g, dtype=dtype)
+    for p, q in [(a, b), *zip(torch.autograd.grad(a, args, back), torch.autograd.grad(b, args, back))]:
+        torch.testing.assert_close(q, p, rtol=tol*10, atol=tol*10 if dtype is torch.float32 else tol)
+    torch.testing.assert_close(upsample_conv2d(*args[:2]), plain(*args[:2], None), rtol=tol*10, atol=tol*10)
+
+def test_empty_batch(): assert deconv(3, 2)(torch.zeros(0, 3, 4, 4)).shape==(0, 2, 8, 8)
+
+@pytest.mark.parametrize('kw', [{}, dict(act=None), dict(act=nn.SiLU, norm=nn.BatchNorm2d), dict(ks=5, bias=False)])
+def test_fast_and_plain_share_their_weights(kw):
+    fast, slow = deconv(3, 4, **kw), deconv(3, 4, fast=False, **kw)
+    slow.load_state_dict(fast.state_dict())
+    x = torch.randn(2, 3, 6, 6)
+    torch.testing.assert_close(fast(x), slow(x), rtol=1e-5, atol=1e-5)
+    assert (fast[1].bias is None)==(kw.get('norm') is not None or kw.get('bias') is False)
+
+def test_course_call():
+    layer = deconv(8, 4, act=False)
+    assert isinstance(layer, nn.Sequential) and len(layer)==2 and deconv(8, 4)(torch.zeros(1, 8, 7, 7)).shape==(1, 4, 14, 14)
+
+@pytest.mark.parametrize('args, word', [((0, 4), 'ni'), ((4, 0), 'nf'), ((4, 4, 2), 'odd'), ((4, 4, 0), 'ks')])
+def test_deconv_refuses(args, word):
+    with pytest.raises(ValueError, match=word): deconv(*args)
+
+@pytest.mark.parametrize('size', [28, 32, 64, 9, (30, 45), (28, 32)])
+@pytest.mark.parametrize('kw', [dict(latent=5), dict(latent=None), dict(ni=3, widths=(4, 8)), dict(widths=(4,), norm=None, out_act=None)])
+def test_every_size_comes_back(size, kw):
+    m = ConvAutoencoder(**dict(size=size, widths=(4, 8, 8)) | kw).eval()
+    x = torch.rand(2, m.ni, *m.size)
+    z = m.encode(x)
+    assert z.numel()==2*m.latent and m.decode(z).shape==x.shape and torch.equal(m(x), m.decode(z))
+    assert f'{m.size[0]}×{m.size[1]}' in repr(m)
+    m(x).sum().backward()
+    assert all(p.grad is not None for p in m.parameters())
+
+@pytest.mark.parametrize('kw, word', [(dict(latent=0), 'latent'), (dict(latent=2.5), 'latent'), (dict(widths=()), 'empty'), (dict(widths=(8, 0)), 'widths'),
+                                      (dict(size=7), 'fewer widths'), (dict(ni=0), 'ni'), (dict(size=(28, 'x')), 'size')])
+def test_what_cannot_work_is_refused(kw, word):
+    with pytest.raises((ValueError, TypeError), match=word): ConvAutoencoder(**kw)
+
+@pytest.mark.parametrize('x, exc, word', [(torch.rand(2, 3, 28, 28), ValueError, 'ni='), (torch.rand(2, 1, 32, 32), ValueError, 'size='),
+                                          (torch.rand(28, 28), ValueError, 'N,C,H,W'), (torch.zeros(2, 1, 28, 28, dtype=torch.uint8), TypeError, 'x/255')])
+def test_wrong_images_are_explained(x, exc, word):
+    with pytest.raises(exc, match=word): ConvAutoencoder()(x)
+
+def test_halves_can_be_saved_apart(tmp_path):
+    from safetensors.torch import load_file, save_file
+    a, b = ConvAutoencoder(4).eval(), ConvAutoencoder(4).eval()
+    for part in ('encoder', 'decoder'):
+        save_file(getattr(a, part).state_dict(), tmp_path/part)
+        getattr(b, part).load_state_dict(load_file(tmp_path/part))
+    x = torch.rand(2, 1, 28, 28)
+    assert torch.equal(a(x), b(x))
+
+def test_yardsticks():
+    g = torch.Generator().manual_seed(0)
+    code = torch.randn(200, 3, generator=g)
+    x = (code@torch.randn(3, 20, generator=g)).view(200, 1, 4, 5)            # three numbers behind twenty pixels
+    assert pca_mse(x[:150], x[150:], 3)<1e-10<pca_mse(x[:150], x[150:], 2)<mean_image_mse(x[:150], x[150:])
+    assert pca_mse(x[:150], x[150:], 1000)<1e-10
+    with pytest.raises(ValueError, match='k must be'): pca_mse(x, x, 0)
