@@ -13,8 +13,8 @@ test:       ## run every lesson as a test, then the tests
 notebooks:  ## export, then run all lessons and save their outputs
 	nbdev-export && python nbs/run.py --slow
 
-bench:      ## measure loading and the loop's overhead; print ratios
-	python benchmarks/loading.py && python benchmarks/overhead.py
+bench:      ## measure; keep the figures in benchmarks/RESULTS.md
+	python benchmarks/default_run.py && python benchmarks/loading.py && python benchmarks/overhead.py
 
 clean:      ## remove what was built
 	rm -rf build dist *.egg-info .pytest_cache miniai/__pycache__ tests/__pycache__ nbs/__pycache__
