@@ -49,10 +49,10 @@ def current_lr(
     "The learning rate of the first parameter group; to be recorded."
     return learn.opt.param_groups[0]['lr']
 
-# %% ../nbs/13_callbacks.ipynb #e91f1d22
+# %% ../nbs/13_callbacks.ipynb #8fce7086
 class BatchSchedCB(Callback):
-    "Step a torch scheduler after every training batch."
-    in_lr_find = False
+    "Step a torch scheduler after every training batch, when recorders have seen the rate that the batch used."
+    order, in_lr_find = 30, False
     def __init__(
         self,
         sched, # optimizer → scheduler, such as partial(ExponentialLR, gamma=0.99)
@@ -63,11 +63,12 @@ class BatchSchedCB(Callback):
 
     def before_fit(self, learn): self.schedo = self.sched(learn.opt) if learn.opt else None
 
-    def after_step(self, learn): self.schedo.step()
+    def after_batch(self, learn):
+        if learn.training: self.schedo.step()
 
 class EpochSchedCB(BatchSchedCB):
     "Step a torch scheduler after every training epoch."
-    def after_step(self, learn): pass
+    def after_batch(self, learn): pass
     def after_epoch(self, learn):
         if learn.training: self.schedo.step()
 

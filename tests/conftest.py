@@ -2,7 +2,10 @@
 import os
 
 os.environ['HF_HUB_OFFLINE'] = '1'                # before anything imports huggingface_hub
+import matplotlib
 import pytest
+
+matplotlib.use("Agg")
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path_factory, monkeypatch):
