@@ -33,13 +33,13 @@ def pca_mse(
     pca = PCA(min(check_int('pca_mse', 'k', k), *a.shape), svd_solver='covariance_eigh').fit(a)
     return float(((pca.inverse_transform(pca.transform(b)) - b)**2).mean())
 
-# %% ../nbs/10_autoencoder.ipynb #e3e373a7
+# %% ../nbs/10_autoencoder.ipynb #82c85f5c
 def upsample_conv2d(
     x:torch.Tensor, # [N,ni,H,W]
     weight:torch.Tensor, # [nf,ni,k,k], k odd
     bias:torch.Tensor|None=None, # [nf]
 )->torch.Tensor: # [N,nf,2H,2W]
-    """Nearest ×2 upsampling and a k×k convolution with padding k//2, as one transposed convolution at the low resolution.
+    """Nearest ×2 upsampling and a k×k convolution with padding k//2, as one transposed convolution.
 
     Its kernel has k+1 taps a side: the old one blurred by a 2×2 box. Exact, in all gradients too."""
     k = weight.shape[-1]
@@ -76,9 +76,9 @@ def deconv(
     res.fast = fast
     return res
 
-# %% ../nbs/10_autoencoder.ipynb #e2a1b321
+# %% ../nbs/10_autoencoder.ipynb #3aee3eb5
 class ConvAutoencoder(nn.Module):
-    "Stride-2 `conv` blocks to a code of `latent` numbers, and `deconv` blocks back. `TypeError`, `ValueError` for bad sizes."
+    "`conv` blocks down to a code of `latent` numbers, `deconv` blocks back. `TypeError`, `ValueError` for bad sizes."
     def __init__(
         self,
         latent:int|None=32, # numbers in the code; None for a spatial code, the last feature map

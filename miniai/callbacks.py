@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import OneCycleLR
 from .learner import Callback
 from .plot import get_grid
 
-# %% ../nbs/13_callbacks.ipynb #ebc0844e
+# %% ../nbs/13_callbacks.ipynb #69522387
 class RecorderCB(Callback):
     "Keep the value of each of `quantities` after every training batch, in `records`: a dict of lists."
     order, in_lr_find = 20, False
@@ -22,7 +22,8 @@ class RecorderCB(Callback):
         self,
         **quantities, # name=function of the learner, giving a number or a scalar tensor
     ):
-        if not quantities: raise ValueError('RecorderCB: name something to record, such as loss=lambda learn: learn.loss.')
+        if not quantities:
+            raise ValueError('RecorderCB: name something to record, such as loss=lambda learn: learn.loss.')
         self.quantities, self.records = quantities, {}
 
     def before_fit(self, learn): self.records = {k: [] for k in self.quantities}
@@ -35,8 +36,11 @@ class RecorderCB(Callback):
 
     def cleanup_fit(self, learn): self.records = {k: [float(o) for o in v] for k, v in self.records.items()}
 
-    def plot(self, **kwargs):
-        "Draw each record over the batches; `kwargs` go to `get_grid`. Returns the axes."
+    def plot(
+        self,
+        **kwargs, # for `get_grid`, such as imsize
+    ): # an array of axes
+        "Draw each record over the batches."
         _, axs = get_grid(len(self.records), **dict(nrows=1, imsize=3) | kwargs)
         for ax, (name, vals) in zip(axs.flat, self.records.items()):
             ax.plot(vals, lw=1)

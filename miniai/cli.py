@@ -66,7 +66,7 @@ def _evaluate(model, dl, device)->float:
             metric.add(model(xb), xb)
     return metric.value
 
-# %% ../nbs/15_cli.ipynb #8552b495
+# %% ../nbs/15_cli.ipynb #b5e95fe4
 def _save(
     out:Path, # the run's folder
     model, # the trained autoencoder, on the CPU
@@ -99,7 +99,7 @@ def _save(
 def load_model(
     path, # a model.safetensors, or the folder of the run
 )->ConvAutoencoder: # on the CPU, in evaluation mode
-    "The autoencoder that `miniai-train` saved. `FileNotFoundError` if there is none, `ValueError` if it is another's file."
+    "The autoencoder that `miniai-train` saved. `FileNotFoundError` if there is none, `ValueError` if not its file."
     from safetensors import safe_open
     path = Path(path)
     if path.is_dir(): path = path/'model.safetensors'
@@ -110,7 +110,7 @@ def load_model(
         model.load_state_dict({k: f.get_tensor(k) for k in f.keys()})
     return model.eval()
 
-# %% ../nbs/15_cli.ipynb #9b3485a3
+# %% ../nbs/15_cli.ipynb #d6ce9088
 def train(
     dataset:str='digits', # digits, mnist, fashion_mnist, cifar10 or cifar100
     epochs:int=40, # passes over the training images
@@ -134,8 +134,8 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     n, pixels = sum(p.numel() for p in model.parameters()), x[0].numel()
     shape = '×'.join(map(str, x.shape[1:]))
-    print(f'device  {device}\ndata    {dataset} from {data.source}: {len(x):,} images to train, {len(xt):,} to test, {shape}\n'
-          f'model   {n:,} parameters; {pixels} pixels → {latent} numbers', flush=True)
+    print(f'device  {device}\ndata    {dataset} from {data.source}: {len(x):,} images to train, {len(xt):,} to test, '
+          f'{shape}\nmodel   {n:,} parameters; {pixels} pixels → {latent} numbers', flush=True)
     metrics = MetricsCB()
     learn = Learner(model, _loaders(data, bs, seed, device, workers), F.mse_loss, lr,
                     [ReconstructCB(), DeviceCB(device), OneCycleCB(), metrics, ProgressCB()], partial(optim.AdamW, weight_decay=0.01))

@@ -30,7 +30,7 @@ def show_error(
         return str(e)
     raise AssertionError(f'{exc.__name__} was expected, but nothing was raised')
 
-# %% ../nbs/00_core.ipynb #c1bd8806
+# %% ../nbs/00_core.ipynb #6bc3afa4
 def _cut(s, n=300): return s if len(s)<=n else s[:n-1]+'…'
 
 @recursive_repr('…')                # a list may hold itself
@@ -42,13 +42,14 @@ def describe(
         where = '' if x.device.type=='cpu' else f' on {x.device}'
         return f"{str(x.dtype).removeprefix('torch.')} [{','.join(map(str, x.shape))}]{where}"
     if isinstance(x, np.ndarray): return f"numpy {x.dtype} [{','.join(map(str, x.shape))}]"
-    if isinstance(x, Mapping): return _cut('{' + ', '.join(f'{k!r}: {describe(v)}' for k, v in list(x.items())[:6]) + '}')
+    if isinstance(x, Mapping):
+        return _cut('{' + ', '.join(f'{k!r}: {describe(v)}' for k, v in list(x.items())[:6]) + '}')
     if isinstance(x, (list, tuple)):
         more = f', … {len(x)} in all' if len(x)>4 else ''
         return _cut(f"{type(x).__name__}({', '.join(map(describe, x[:4]))}{more})")
     try: text = ' '.join(repr(x).split())                                         # on one line
     except Exception: text = ' at 0x'
-    return type(x).__name__ if ' at 0x' in text else f'{type(x).__name__} {text}'[:80]     # an address tells nobody much
+    return type(x).__name__ if ' at 0x' in text else f'{type(x).__name__} {text}'[:80]     # addresses tell nothing
 
 # %% ../nbs/00_core.ipynb #f76336c1
 def check_choice(
@@ -82,7 +83,7 @@ def check_int(
         raise ValueError(f'{who}: {name} must be {span}, got {res}.')
     return res
 
-# %% ../nbs/00_core.ipynb #3b6496b1
+# %% ../nbs/00_core.ipynb #17f57392
 def check_tensor(
     who:str, # the function that asks
     name:str, # the parameter
@@ -93,7 +94,8 @@ def check_tensor(
 )->torch.Tensor:
     "Return `x` if it is such a tensor; else `TypeError` (no tensor, wrong kind) or `ValueError` (wrong dimensions)."
     def error(exc):
-        want = {'': 'a tensor', 'float': 'a float tensor', 'integer': 'an integer tensor'}[kind] + (dims and f' [{dims}]')
+        want = {'': 'a tensor', 'float': 'a float tensor', 'integer': 'an integer tensor'}[kind]
+        want += f' [{dims}]' if dims else ''
         return exc(f'{who}: {name} must be {want}, got {describe(x)}. {fix}'.rstrip())
     if not isinstance(x, torch.Tensor): raise error(TypeError)
     if kind:

@@ -6,7 +6,7 @@
 __all__ = ['load', 'inplace', 'collate_dict', 'TensorDL', 'DataLoaders', 'ImageData', 'load_tensors', 'show_image', 'subplots',
            'get_grid', 'show_images']
 
-# %% ../nbs/03_datasets.ipynb #0ae4aa06
+# %% ../nbs/03_datasets.ipynb #155c4bb4
 from functools import partial, wraps
 
 import torch
@@ -16,7 +16,7 @@ from .core import check_int, check_tensor, collate, def_device, describe, to_dev
 from .plot import get_grid, show_image, show_images, subplots
 from .sources import ImageData, load_tensors
 
-_all_ = ['ImageData', 'load_tensors', 'show_image', 'subplots', 'get_grid', 'show_images']   # courses look here for them
+_all_ = ['ImageData', 'load_tensors', 'show_image', 'subplots', 'get_grid', 'show_images']   # courses look here
 
 # %% ../nbs/03_datasets.ipynb #3d5220ec
 def _to_dataset(
@@ -113,14 +113,15 @@ class TensorDL:
             batch = (xb,) if self.y is None else (xb, self.y.index_select(0, idx))
             yield batch if self.tfm is None else self.tfm(batch)
 
-# %% ../nbs/03_datasets.ipynb #abe60eb1
+# %% ../nbs/03_datasets.ipynb #9a9fce74
 class DataLoaders:
     "A training loader and a validation loader (which may be None)."
     def __init__(
         self,
         *dls, # the training loader and, perhaps, the validation loader
     ):
-        if not 1<=len(dls)<=2: raise TypeError(f'DataLoaders: takes one or two loaders, train and valid, got {len(dls)}.')
+        if not 1<=len(dls)<=2:
+            raise TypeError(f'DataLoaders: takes one or two loaders, train and valid, got {len(dls)}.')
         self.train, self.valid = (*dls, None)[:2]
 
     def __repr__(self):

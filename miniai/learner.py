@@ -100,7 +100,7 @@ class with_cbs:
                     _add_note(error, f'and then {cleanup} failed: {e!r}')
         return _f
 
-# %% ../nbs/12_learner.ipynb #fe97c74f
+# %% ../nbs/12_learner.ipynb #d3dc0e4d
 class _Handlers(dict):
     "Event → callbacks with their methods, looked up at the first use."
     def __init__(self, cbs): self.cbs = sorted(cbs, key=lambda cb: getattr(cb, 'order', 0))
@@ -249,7 +249,7 @@ class Learner:
         self,
         method_nm:str, # the event
     )->None:
-        "Call everybody who listens to an event; in a clean-up all of them, even if some fail, and raise the first error."
+        "Call all who listen to an event. In a clean-up nobody is left out if some fail; the first error is raised."
         handlers = self._handlers
         if handlers is None: handlers = _Handlers(self.cbs)
         if method_nm[:8]!='cleanup_':
@@ -267,7 +267,7 @@ class SingleBatchCB(Callback):
     order = 1
     def after_batch(self, learn): raise CancelFitException()
 
-# %% ../nbs/12_learner.ipynb #31e6d5f8
+# %% ../nbs/12_learner.ipynb #f4523d03
 class TrainCB(Callback):
     "The usual stages: predict from the first `n_inp` parts of the batch, compare with the rest."
     def __init__(
@@ -279,8 +279,9 @@ class TrainCB(Callback):
 
     def get_loss(self, learn):
         targs = _items(learn.batch)[self.n_inp:]
-        if not targs: raise ValueError(f'TrainCB: no target beside {self.n_inp} input(s) in the batch {describe(learn.batch)}. '
-                                       'For an autoencoder use ReconstructCB.')
+        if not targs:
+            raise ValueError(f'TrainCB: the batch has no target beside {self.n_inp} input(s): {describe(learn.batch)}. '
+                             'For an autoencoder use ReconstructCB.')
         learn.targs = targs[0]
         learn.loss = learn.loss_func(learn.preds, *targs)
 

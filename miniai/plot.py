@@ -16,12 +16,12 @@ import torch
 
 from .core import check_int, describe, to_cpu
 
-# %% ../nbs/02_plot.ipynb #d339b05b
+# %% ../nbs/02_plot.ipynb #d21c4165
 def as_array(
     im, # one image: PIL, NumPy or tensor; [H,W], [C,H,W] or [H,W,C] with 1, 3 or 4 channels; any dtype and device
 )->np.ndarray: # [H,W] if grey, else [H,W,C]
     "One image as an array for matplotlib; `ValueError` if `im` is none, `TypeError` if it holds no numbers."
-    if getattr(im, 'mode', 'L') in ('P', 'PA', 'LA', 'CMYK', 'YCbCr', 'LAB', 'HSV'): im = im.convert('RGBA')   # PIL, not RGB
+    if getattr(im, 'mode', 'L') in ('P', 'PA', 'LA', 'CMYK', 'YCbCr', 'LAB', 'HSV'): im = im.convert('RGBA')   # PIL
     res = to_cpu(im).numpy(force=True) if isinstance(im, torch.Tensor) else np.asarray(im)
     if res.dtype.kind not in 'buif': raise TypeError(f'show_image: takes an image of real numbers, got {describe(im)}.')
     if res.ndim==4 and len(res)==1: res = res[0]                   # a batch of one
@@ -30,7 +30,8 @@ def as_array(
         if first and (isinstance(im, torch.Tensor) or not last): res = res.transpose(1, 2, 0)
         if res.shape[-1]==1: res = res[..., 0]
     if res.ndim not in (2,3) or (res.ndim==3 and res.shape[-1] not in (3,4)) or not res.size:
-        hint = ' That looks like a batch: try show_images.' if res.ndim==4 or (res.ndim==3 and len(res)>4 and res.shape[-1]>4) else ''
+        batch = res.ndim==4 or (res.ndim==3 and len(res)>4 and res.shape[-1]>4)
+        hint = ' That looks like a batch: try show_images.' if batch else ''
         raise ValueError(f'show_image: takes one image, [H,W], [C,H,W] or [H,W,C] with 1, 3 or 4 channels; '
                          f'got {describe(im)}.{hint}')
     return res
@@ -59,7 +60,7 @@ def show_image(
     if noframe: ax.axis('off')
     return ax
 
-# %% ../nbs/02_plot.ipynb #4d3ea3de
+# %% ../nbs/02_plot.ipynb #78ddb46d
 def pixel_table(
     im, # one grey image, see `as_array`
     digits:int=2, # decimals to show; whole numbers are shown as they are
@@ -72,7 +73,8 @@ def pixel_table(
     if arr.ndim!=2: raise ValueError(f'pixel_table: takes one grey image, got {describe(im)}. Show one channel: im[0].')
     arr = arr.astype(float)
     style = pd.DataFrame(arr).style.background_gradient(cmap, axis=None).set_properties(**{'font-size': f'{size}pt'})
-    name = hashlib.sha1(repr((arr.shape, digits, size, cmap)).encode() + arr.tobytes()).hexdigest()[:6]             # pandas' own is random: outputs would never repeat
+    look = repr((arr.shape, digits, size, cmap)).encode()
+    name = hashlib.sha1(look + arr.tobytes()).hexdigest()[:6]      # pandas' own is random: outputs would never repeat
     return style.format(precision=0 if (arr==arr.round()).all() else digits).set_uuid(name)
 
 # %% ../nbs/02_plot.ipynb #6bad31d8

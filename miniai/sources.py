@@ -76,7 +76,7 @@ def _read_idx_folder(
     pairs = {k: (read_idx(folder/im, 3)[:,None], read_idx(folder/lb, 1).long()) for k, (im, lb) in _idx_files.items()}
     return ImageData(pairs['train'], pairs['test'], classes, 'MINIAI_DATA')
 
-# %% ../nbs/02b_sources.ipynb #69e4488c
+# %% ../nbs/02b_sources.ipynb #ad216730
 class _CifarUnpickler(pickle.Unpickler):
     "Builds NumPy arrays and plain values, and refuses all else."
     allowed = {('_reconstruct', 'multiarray'), ('ndarray', 'numpy'), ('dtype', 'numpy'), ('encode', '_codecs')}
@@ -91,7 +91,8 @@ def _unpickle(
     "Read one CIFAR file; `ValueError` if it is damaged, or asks for anything but arrays."
     try:
         with open(path, 'rb') as f: return _CifarUnpickler(f, encoding='latin1').load()
-    except (pickle.UnpicklingError, EOFError, ValueError, TypeError, LookupError, AttributeError, ImportError, MemoryError) as e:
+    except (pickle.UnpicklingError, EOFError, ValueError, TypeError, LookupError, AttributeError, ImportError,
+            MemoryError) as e:
         raise ValueError(f'{path} is damaged or no CIFAR file: {e}. Fetch it again.') from e
 
 # %% ../nbs/02b_sources.ipynb #fd4c5222
@@ -196,13 +197,13 @@ def _write_cache(
         if os.environ.get('MINIAI_CACHE'): raise OSError(msg) from e
         warnings.warn(msg)
 
-# %% ../nbs/02b_sources.ipynb #f9f20d61
+# %% ../nbs/02b_sources.ipynb #e507fc18
 _names = ['digits', *_hub]
 
 def _local_folder(
     name:str, # the dataset
 )->Path|None: # None if `$MINIAI_DATA` is not set, or has no such dataset
-    "The folder of `name` in `$MINIAI_DATA`; a relative path counts from here or, for notebooks in nbs/, from one above."
+    "The folder of `name` in `$MINIAI_DATA`; a relative path counts from here or, for nbs/, from one above."
     if not (root := os.environ.get('MINIAI_DATA')): return None
     for base in (Path.cwd(), Path.cwd().parent):
         if (base/root).is_dir(): break

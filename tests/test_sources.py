@@ -448,7 +448,7 @@ def test_a_damaged_cache_without_a_source_is_no_excuse(monkeypatch):
     cached()[0].write_bytes(b'')
     with pytest.warns(UserWarning, match='damaged'), pytest.raises(FileNotFoundError): load_tensors('mnist')
 
-@pytest.mark.parametrize('level,later', [(0, 1), (9, 0)])             # same size and a new date; same date and a new size
+@pytest.mark.parametrize('level,later', [(0, 1), (9, 0)])       # same size and a new date; same date and a new size
 def test_changed_files_are_decoded_anew(data, decodes, level, later):
     write_mnist(data/'mnist')
     old, file = load_tensors('mnist'), data/'mnist'/FILES[1]
