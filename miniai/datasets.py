@@ -113,7 +113,7 @@ class TensorDL:
             batch = (xb,) if self.y is None else (xb, self.y.index_select(0, idx))
             yield batch if self.tfm is None else self.tfm(batch)
 
-# %% ../nbs/03_datasets.ipynb #9a9fce74
+# %% ../nbs/03_datasets.ipynb #2da324c9
 class DataLoaders:
     "A training loader and a validation loader (which may be None)."
     def __init__(
@@ -142,7 +142,7 @@ class DataLoaders:
         "Loaders for Hugging Face datasets whose rows hold tensors and numbers."
         batch_size = check_int('DataLoaders.from_dd', 'batch_size', batch_size)
         if 'train' not in dd: raise KeyError(f"DataLoaders.from_dd: needs a 'train' split, got {list(dd)}.")
-        kwargs = dict(collate_fn=collate_dict(dd['train'], as_tuple)) | kwargs
+        if 'collate_fn' not in kwargs: kwargs['collate_fn'] = collate_dict(dd['train'], as_tuple)
         only = {k: kwargs.pop(k) for k in ('shuffle', 'drop_last') if k in kwargs}
         train = DataLoader(dd['train'], batch_size, **dict(shuffle=True) | only, **kwargs)
         valid = next((dd[k] for k in ('valid', 'validation', 'test') if k in dd), None)

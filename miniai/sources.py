@@ -153,12 +153,12 @@ def _checked(
             raise ValueError(f'{name}: {split} has labels from {y.min()} to {y.max()}, but {len(d.classes)} classes.')
     return d
 
-# %% ../nbs/02b_sources.ipynb #829ae6a4
+# %% ../nbs/02b_sources.ipynb #c8fcab62
 _version = 1                                             # raise it when the decoded form changes
 
 def _cache_folder()->Path:
     "`$MINIAI_CACHE`, or miniai's place in the user's cache."
-    return Path(os.environ.get('MINIAI_CACHE') or xdg_cache_home()/'miniai')
+    return Path(os.environ.get('MINIAI_CACHE') or xdg_cache_home()/'miniai').expanduser()
 
 def _checksum(tensors:dict, *texts)->str:
     "A number that changes if any byte does."

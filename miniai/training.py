@@ -61,7 +61,7 @@ def get_dls(
     return (DataLoader(train_ds, batch_size=bs, shuffle=True, **kwargs),
             DataLoader(valid_ds, batch_size=bs*2, **kwargs))
 
-# %% ../nbs/04_training.ipynb #b79af913
+# %% ../nbs/04_training.ipynb #c4a924ac
 def fit(
     epochs:int, # passes over the training data
     model, # a module that maps [N,…] to logits [N,classes]
@@ -76,11 +76,14 @@ def fit(
     device = next(model.parameters()).device
     for epoch in range(epochs):
         model.train()
+        seen = 0
         for batch in train_dl:
             xb, yb = to_device(batch, device)
             loss_func(model(xb), yb).backward()
             opt.step()
             opt.zero_grad()
+            seen += 1
+        if epoch and not seen: raise ValueError('fit: the training loader is used up. A generator serves one epoch.')
         model.eval()
         with torch.no_grad():
             tot_loss, tot_acc, count = 0., 0., 0

@@ -9,7 +9,7 @@ import torchvision.transforms.functional as TF
 from torch.utils.data import DataLoader, IterableDataset
 
 import miniai.datasets as D
-from miniai.core import map_tensors, set_seed
+from miniai.core import collate, map_tensors, set_seed
 from miniai.datasets import DataLoaders, ImageData, TensorDL, collate_dict, inplace, load
 
 
@@ -349,3 +349,8 @@ def test_from_tensors_takes_images_alone_and_what_load_tensors_gives():
     dls = DataLoaders.from_tensors(d.train, d.test, bs=4, device='cpu', drop_last=True)
     assert len(dls.train) == 5 and len(dls.valid) == 1
     with pytest.raises(ValueError, match='10 images but 3 targets'): DataLoaders.from_tensors((X, Y), (X, Y[:3]))
+
+def test_own_collate_function_needs_no_columns():
+    rows = [(torch.zeros(2), 1)]*8
+    xb, yb = next(iter(DataLoaders.from_dd({'train': rows}, 4, collate_fn=collate).train))
+    assert xb.shape==(4, 2) and yb.tolist()==[1]*4

@@ -225,3 +225,9 @@ def test_targets_that_are_no_classes_are_explained():
     model = nn.Linear(2, 2)
     with pytest.raises(TypeError, match='an autoencoder has no accuracy'):
         fit(1, model, F.mse_loss, sgd(model), [(X, X)], [(X, X)])
+
+def test_a_generator_serves_only_one_epoch():
+    model = nn.Linear(2, 2)
+    batches = [(torch.rand(4, 2), torch.zeros(4, dtype=torch.int64))]
+    with pytest.raises(ValueError, match='training loader is used up'):
+        fit(2, model, F.cross_entropy, torch.optim.SGD(model.parameters(), 0.1), iter(batches), batches)
