@@ -126,3 +126,18 @@ def test_configuration_stands_in_one_place():
     toml = (root/'pyproject.toml').read_text()
     assert 'requirements' in ini['package'] and 'torch' in ini['package']['requirements'] and 'nbdev' in ini['extras']['dev']
     assert 'torch' not in toml and 'author =' not in toml and 'dynamic' in toml
+
+def test_readme_is_in_step():
+    text = (root/'README.md').read_text(encoding='utf-8')
+    for nb in notebooks: assert f'nbs/{nb.name}' in text, f'{nb.name} is not in the table of lessons'
+    for link in re.findall(r'\]\(((?!http)[^)]+)\)', text): assert (root/link).exists(), link
+    ci = (root/'.ci/run').read_text()
+    for part in ("pip install -e '.[dev]'", 'nbdev-test && pytest'): assert part in text
+    assert "-e '.[dev]'" in ci and 'nbdev-test && pytest' in ci
+
+def test_readme_example_runs(capsys):
+    code, = re.findall(r'```python\n(.+?)```', (root/'README.md').read_text(encoding='utf-8'), re.S)
+    space = {}
+    exec(code, space)
+    history = space['cbs'][3].history
+    assert len(history)==10 and history[-1]['loss']<history[1]['loss']

@@ -1,0 +1,76 @@
+"Learners of the fast.ai course find the names they know, where they know them, and course-like code runs."
+from importlib import import_module
+
+import pytest
+import torch
+import torch.nn.functional as F
+import torchvision.transforms.functional as TF
+from torch import nn, optim
+
+names = dict(
+    datasets='inplace collate_dict show_image subplots get_grid show_images DataLoaders',
+    training='accuracy report Dataset fit get_dls', conv='conv def_device to_device collate_device',
+    learner='''CancelFitException CancelBatchException CancelEpochException Callback run_cbs SingleBatchCB to_cpu MetricsCB
+        DeviceCB TrainCB ProgressCB with_cbs Learner TrainLearner MomentumLearner LRFinderCB''')
+
+@pytest.mark.parametrize('module', names)
+def test_names_can_be_imported_with_a_star(module):
+    assert set(names[module].split()) <= set(import_module(f'miniai.{module}').__all__)
+
+@pytest.fixture(scope='module')
+def dls():
+    from miniai.datasets import DataLoaders, inplace, load
+    dd = load('digits')
+    @inplace
+    def transformi(b): b['image'] = [TF.to_tensor(o) for o in b['image']]
+    return DataLoaders.from_dd(dd.with_transform(transformi), 64, num_workers=0)
+
+def get_model():
+    from miniai.conv import conv
+    return nn.Sequential(conv(1, 4), conv(4, 8), conv(8, 16), conv(16, 16), conv(16, 10, act=False), nn.Flatten())
+
+def test_by_hand(dls):
+    from miniai.conv import def_device, to_device
+    from miniai.training import accuracy, fit
+    torch.manual_seed(1)
+    model = get_model().to(def_device)
+    xb, yb = to_device(next(iter(dls.train)))
+    assert model(xb).shape==(64, 10) and 0<=accuracy(model(xb), yb)<=1
+    loss, acc = fit(2, model, F.cross_entropy, optim.SGD(model.parameters(), lr=0.4), dls.train, dls.valid)
+    assert isinstance(loss, float) and 0<=acc<=1
+
+def test_autoencoder_on_one_screen(dls):
+    from miniai.autoencoder import deconv
+    from miniai.conv import conv
+    ae = nn.Sequential(nn.ZeroPad2d(2), conv(1, 2), conv(2, 4), deconv(4, 2), deconv(2, 1, act=False), nn.ZeroPad2d(-2), nn.Sigmoid())
+    xb, _ = next(iter(dls.train))
+    assert ae(xb).shape==xb.shape and F.mse_loss(ae(xb), xb)>0
+
+def test_learners(dls, capsys):
+    from miniai.learner import DeviceCB, Learner, MetricsCB, MomentumLearner, ProgressCB, SingleBatchCB, TrainCB, TrainLearner
+    from miniai.metrics import Accuracy
+    cbs = [DeviceCB(), MetricsCB(accuracy=Accuracy()), ProgressCB(plot=True)]
+    TrainLearner(get_model(), dls, F.cross_entropy, lr=0.2, cbs=cbs).fit(1)
+    Learner(get_model(), dls, F.cross_entropy, lr=0.2, cbs=[TrainCB(), *cbs]).fit(1, cbs=[SingleBatchCB()])
+    found = MomentumLearner(get_model(), dls, F.cross_entropy, lr=0.1, cbs=cbs).lr_find(max_epochs=1)
+    assert found.lrs and found.losses and 'accuracy' in capsys.readouterr().out
+
+def test_lr_finder_as_a_callback(dls):
+    from miniai.learner import LRFinderCB, TrainLearner
+    finder = LRFinderCB(gamma=1.5)
+    TrainLearner(get_model(), dls, F.cross_entropy, lr=1e-4, cbs=[finder]).fit(2)
+    assert len(finder.lrs)==len(finder.losses) and finder.lrs[1]==pytest.approx(1.5e-4)
+
+def test_callbacks_that_learners_write(dls):
+    from miniai.learner import Callback, CancelFitException, Learner, TrainCB, run_cbs
+    class CompletionCB(Callback):
+        def before_fit(self, learn): self.count = 0
+        def after_batch(self, learn):
+            self.count += 1
+            if self.count==3: raise CancelFitException()
+        def cleanup_fit(self, learn): self.done = True
+    cb = CompletionCB()
+    Learner(get_model(), dls, F.cross_entropy, cbs=[TrainCB(), cb]).fit(1)
+    assert cb.count==3 and cb.done
+    run_cbs([cb], 'before_fit')
+    assert cb.count==0
