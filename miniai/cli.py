@@ -66,7 +66,7 @@ def _evaluate(model, dl, device)->float:
             metric.add(model(xb), xb)
     return metric.value
 
-# %% ../nbs/15_cli.ipynb #b5e95fe4
+# %% ../nbs/15_cli.ipynb #0d8a28b8
 def _save(
     out:Path, # the run's folder
     model, # the trained autoencoder, on the CPU
@@ -90,8 +90,8 @@ def _save(
     plt.close(axs.flat[0].figure)
     if not history: return
     ax = plot_losses(*(list(o.values()) for o in loss.values()), log=True, xlabel='epoch')
-    for name in ('pca_mse', 'mean_image_mse'):
-        if name in config: ax.axhline(config[name], ls=':', lw=1, c='grey', label=name.replace('_', ' '))
+    for name, style in (('pca_mse', '--'), ('mean_image_mse', ':')):
+        if name in config: ax.axhline(config[name], ls=style, lw=1, c='grey', label=name.removesuffix('_mse').replace('_', ' '))
     ax.legend()
     with atomic_write(out/'losses.png') as f: ax.figure.savefig(f, dpi=120, bbox_inches='tight')
     plt.close(ax.figure)

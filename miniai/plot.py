@@ -149,7 +149,7 @@ def show_images(
         show_image(im, ax, title=t, **kwargs)
     return axs
 
-# %% ../nbs/02_plot.ipynb #ef8e11e7
+# %% ../nbs/02_plot.ipynb #ef051f74
 def plot_losses(
     train, # losses, one a batch (or one an epoch)
     valid=None, # losses, one an epoch, drawn at the ends of the epochs
@@ -166,5 +166,6 @@ def plot_losses(
     if train.size: ax.plot(np.arange(1, n+1), train, label='train', lw=1)
     if valid.size: ax.plot(np.arange(1, len(valid)+1)*n/len(valid), valid, 'o-', ms=4, label='valid')
     ax.set(xlabel=xlabel, ylabel='loss', title=title or '', yscale='log' if log else 'linear')
+    ax.xaxis.set_major_locator(mpl.ticker.MaxNLocator(integer=True))    # there is no batch 1.5
     ax.legend()
     return ax
