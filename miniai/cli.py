@@ -66,7 +66,7 @@ def _evaluate(model, dl, device)->float:
             metric.add(model(xb), xb)
     return metric.value
 
-# %% ../nbs/15_cli.ipynb #0d8a28b8
+# %% ../nbs/15_cli.ipynb #3ba6659f
 def _save(
     out:Path, # the run's folder
     model, # the trained autoencoder, on the CPU
@@ -91,7 +91,8 @@ def _save(
     if not history: return
     ax = plot_losses(*(list(o.values()) for o in loss.values()), log=True, xlabel='epoch')
     for name, style in (('pca_mse', '--'), ('mean_image_mse', ':')):
-        if name in config: ax.axhline(config[name], ls=style, lw=1, c='grey', label=name.removesuffix('_mse').replace('_', ' '))
+        label = name.removesuffix('_mse').replace('_', ' ')
+        if name in config: ax.axhline(config[name], ls=style, lw=1, c='grey', label=label)
     ax.legend()
     with atomic_write(out/'losses.png') as f: ax.figure.savefig(f, dpi=120, bbox_inches='tight')
     plt.close(ax.figure)
