@@ -64,8 +64,10 @@ def imports(path):
         if isinstance(node, ast.Import): yield from (a.name.split('.')[1] for a in node.names if a.name.startswith('miniai.'))
 
 may = dict(core='', plot='core', sources='core plot', datasets='core plot sources', training='core datasets', conv='core', im2col='core conv',
-           cnn='core conv', receptive='core plot', spreadsheet='core', autoencoder='core conv', metrics='core',
-           learner='core plot metrics', callbacks='core plot metrics learner', cli=None)      # None: all that come before it
+           cnn='core conv', receptive='core plot', spreadsheet='core', autoencoder='core conv', metrics='core', summary='core receptive',
+           events='', progress='core plot metrics events', learner='core plot metrics summary events progress',
+           speed='core plot metrics events progress learner', callbacks='core plot metrics events progress learner speed',
+           cli=None)      # None: all that come before it
 
 def test_imports_run_downwards():
     order = list(modules)

@@ -10,8 +10,9 @@ from torch import nn, optim
 
 from miniai.core import set_seed
 from miniai.datasets import DataLoaders, TensorDL, load_tensors
+from miniai.events import CancelStepException, Handlers, event_names, stages
 from miniai.learner import (Callback, CancelBatchException, CancelEpochException, CancelFitException, DeviceCB, Learner, MetricsCB,
-                            MomentumLearner, ProgressCB, ReconstructCB, SingleBatchCB, TrainCB, TrainLearner, _events, _stages, with_cbs)
+                            MomentumLearner, ProgressCB, ReconstructCB, SingleBatchCB, TrainCB, TrainLearner, with_cbs)
 from miniai.metrics import Accuracy, MSE
 
 X, Y = torch.randn(10, 3, generator=torch.Generator().manual_seed(0)), torch.arange(10)%2
@@ -26,13 +27,13 @@ class Log(Callback):
     order = 50
     def __init__(self, at=None, exc=None): self.log, self.at, self.exc = [], at, exc
     def __getattr__(self, name):
-        if name.startswith('__') or name not in _events | set(_stages): raise AttributeError(name)
+        if name.startswith('__') or name not in event_names | set(stages): raise AttributeError(name)
         def f(learn):
             self.log.append(name)
             if name==self.at: raise self.exc
         return f
 
-@pytest.mark.parametrize('event', sorted(_events | set(_stages)))
+@pytest.mark.parametrize('event', sorted(event_names | set(stages)))
 @pytest.mark.parametrize('exc', [ValueError('boom'), KeyboardInterrupt()], ids=['error', 'interrupt'])
 def test_whatever_fails_all_is_cleaned_up(event, exc):
     spy, late = Log(event, exc), Log()
@@ -40,7 +41,7 @@ def test_whatever_fails_all_is_cleaned_up(event, exc):
     learn = learner()
     mine = list(learn.cbs)
     with pytest.raises(type(exc)): learn.fit(1, cbs=[spy, late])
-    assert learn.cbs==mine and learn._handlers is None
+    assert learn.cbs==mine and learn.handlers is None
     count = lambda o: late.log.count(f'cleanup_{o}')
     assert count('fit')==1
     assert count('epoch')==spy.log.count('before_epoch') and count('batch')==spy.log.count('before_batch')
@@ -230,7 +231,7 @@ def test_a_fit_inside_a_fit():
     spy = Log()
     learn = learner([InnerCB()])
     learn.fit(2, cbs=spy)
-    assert learn._handlers is None and spy.log.count('before_fit')==1+2 and spy.log[-1]=='cleanup_fit'
+    assert learn.handlers is None and spy.log.count('before_fit')==1+2 and spy.log[-1]=='cleanup_fit'
     assert spy.log.count('before_epoch')==4+2
 
 def test_grads_are_off_in_validation_and_modes_are_set():
@@ -322,3 +323,97 @@ def test_progress_leaves_the_learner_alone():
     data = batches(), batches()
     learner([MetricsCB(), ProgressCB(), LookCB()], data).fit(1)
     assert seen[0]==(data[0], range(1))
+
+def test_a_cancelled_step_keeps_the_gradients_and_the_batch_goes_on():
+    class KeepCB(Callback):
+        def after_backward(self, learn): raise CancelStepException()
+    spy = Log()
+    spy.order = -1
+    learn = learner(cbs=[spy, KeepCB()])
+    before = weights(learn)
+    learn.fit(1, valid=False)
+    assert torch.equal(before, weights(learn)) and learn.model.weight.grad.abs().sum()>0
+    assert spy.log.count('after_batch')==3 and 'step' not in spy.log and 'zero_grad' not in spy.log
+
+def test_metrics_that_wait_give_the_same_bits():
+    uneven = [(X[i:i+n], Y[i:i+n]) for i, n in ((0, 4), (4, 1), (5, 3), (8, 2))]*5
+    def run(together):
+        m = MetricsCB(accuracy=Accuracy())
+        m.together = together
+        learner([m], (uneven, batches())).fit(2)
+        return m.history
+    assert run(1)==run(2)==run(16)
+
+def test_metrics_notice_a_loader_that_fills_the_same_tensors():
+    class Same:
+        y = torch.zeros(4, dtype=torch.int64)
+        def __iter__(self):
+            for i in range(4): yield X[:4], self.y.fill_(i%2)
+    with pytest.raises(RuntimeError, match='fill the same tensors'): learner([MetricsCB(accuracy=Accuracy())], (Same(), None)).fit(1)
+    m = MetricsCB(accuracy=Accuracy())
+    m.together = 1
+    learner([m], (Same(), None)).fit(1)
+
+def test_large_predictions_do_not_wait():
+    m = MetricsCB(mean=lambda p, t: p.mean(), accuracy=Accuracy())
+    learner([m]).fit(1)
+    assert m.group==1                                  # one of them is a mean, not a sum
+    m = MetricsCB(accuracy=Accuracy())
+    m.small = 3
+    learner([m]).fit(1)
+    assert m.group==1 and m.waiting==[]
+
+def test_metrics_of_torchmetrics_stand_in_the_same_place():
+    tm = pytest.importorskip('torchmetrics')
+    m = MetricsCB(Accuracy(), theirs=tm.classification.MulticlassAccuracy(2, average='micro'))
+    learner([m]).fit(3)
+    assert len(m.history)==6 and all(math.isclose(r['Accuracy'], r['theirs'], rel_tol=1e-6) for r in m.history)
+
+IMS = torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+def pictures(**kw):
+    set_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64), nn.Dropout(0.5), nn.Linear(64, 3))
+    dls = TensorDL(IMS, torch.arange(6)%3, bs=4, shuffle=True, device='cpu', seed=1), [(IMS, torch.arange(6)%3)]
+    return Learner(model, dls, F.cross_entropy, 0.1, [TrainCB(), MetricsCB()], optim.Adam, **kw)
+
+@pytest.mark.parametrize('look', [lambda l: l.look(), lambda l: l.look('after_backward', True), lambda l: l.show_batch(),
+                                  lambda l: l.show_results(), lambda l: l.summary()], ids=['look', 'training', 'batch', 'results', 'summary'])
+def test_looking_leaves_no_trace(look):
+    def run(look):
+        learn = pictures()
+        learn.fit(1)
+        learn.model.eval()
+        if look: look(learn)
+        assert not any(m.training for m in learn.model.modules()) and learn.handlers is None
+        assert all(not m._forward_hooks and not m._forward_pre_hooks for m in learn.model.modules())
+        learn.fit(1)
+        return torch.cat([t.flatten().float() for t in learn.model.state_dict().values()])
+    assert torch.equal(run(None), run(look))
+
+def test_looking_does_not_use_up_a_generator():
+    with pytest.raises(TypeError, match='use up a batch'): learner(dls=((b for b in batches()), None)).look(training=True)
+
+def test_a_batch_is_shown_as_the_model_gets_it():
+    class DarkCB(Callback):
+        def before_batch(self, learn): learn.batch = (learn.batch[0]*0, learn.batch[1])
+    learn = pictures()
+    axs = learn.show_batch(3, names=['a', 'b', 'c'])
+    assert axs.flat[0].images[0].get_array().max()>0 and axs.flat[0].get_title() in ('a', 'b', 'c')
+    learn.cbs.append(DarkCB())
+    assert learn.show_batch(3).flat[0].images[0].get_array().max()==0
+
+def test_results_of_a_classifier_and_of_an_autoencoder():
+    axs = pictures().show_results(4)
+    assert axs.size==4 and all(ax.get_title()==str(i%3) or ax.get_title().endswith(f'not {i%3}') for i, ax in enumerate(axs.flat))
+    auto = Learner(nn.Conv2d(1, 1, 3, padding=1), ([IMS], [IMS]), cbs=ReconstructCB())
+    axs = auto.show_results(3)
+    assert axs.shape==(3, 3)
+    ims = [ax.images[0].get_array() for ax in axs.flat]
+    assert all(np.allclose(abs(ims[i]-ims[i+3]), ims[i+6], atol=1e-6) for i in range(3))
+
+def test_the_valley_is_the_middle_of_the_longest_fall():
+    from miniai.learner import LRFinderCB
+    f = LRFinderCB()
+    for losses, want in (([3, 2, 3, 2, 1.5, 1, 4], (2, 5)), ([1, 2, 3], None), ([3., 2., 1.], (0, 2)), ([5, 4, 5, 4, 3], (2, 4))):
+        f.lrs, f.smooth = [10.**i for i in range(len(losses))], lambda losses=losses: losses
+        assert f.valley()==(None if want is None else pytest.approx(10**(sum(want)/2)))
