@@ -33,28 +33,41 @@ def pca_mse(
     pca = PCA(min(check_int('pca_mse', 'k', k), *a.shape), svd_solver='covariance_eigh').fit(a)
     return float(((pca.inverse_transform(pca.transform(b)) - b)**2).mean())
 
-# %% ../nbs/10_autoencoder.ipynb #82c85f5c
+# %% ../nbs/10_autoencoder.ipynb #4c61b63f
 def upsample_conv2d(
     x:torch.Tensor, # [N,ni,H,W]
     weight:torch.Tensor, # [nf,ni,k,k], k odd
     bias:torch.Tensor|None=None, # [nf]
 )->torch.Tensor: # [N,nf,2H,2W]
-    """Nearest ×2 upsampling and a k×k convolution with padding k//2, as one transposed convolution.
+    """Nearest ×2 upsampling and a k×k convolution with padding k//2, at the low resolution. Exact, in all gradients too.
 
-    Its kernel has k+1 taps a side: the old one blurred by a 2×2 box. Exact, in all gradients too."""
-    k = weight.shape[-1]
-    blurred = sum(F.pad(weight, (i, 1-i, j, 1-j)) for i in (0, 1) for j in (0, 1))        # [nf,ni,k+1,k+1]
-    return F.conv_transpose2d(x, blurred.flip(2, 3).transpose(0, 1), bias, stride=2, padding=k//2)
+    One transposed convolution, its kernel the old one blurred by a 2×2 box; or, for one output channel, the four
+    phases of that kernel and a pixel shuffle."""
+    pad = weight.shape[-1]//2
+    blurred = F.avg_pool2d(weight, 2, stride=1, padding=1, divisor_override=1)             # [nf,ni,k+1,k+1]
+    if len(weight)>1: return F.conv_transpose2d(x, blurred.flip(2, 3).transpose(0, 1), bias, stride=2, padding=pad)
+    phases = F.pixel_unshuffle(blurred[0,:,None], 2).flip(1).transpose(0, 1)               # [4,ni,m,m], m=(k+1)/2
+    y = F.conv2d(x, phases, None if bias is None else bias.expand(4), padding=pad)
+    h, w = x.shape[2:]
+    return F.pixel_shuffle(y, 2)[:,:,pad:pad+2*h,pad:pad+2*w]
 
-# %% ../nbs/10_autoencoder.ipynb #e3c93c4e
+# %% ../nbs/10_autoencoder.ipynb #98d1c889
 class Deconv(nn.Sequential):
     "Upsampling, convolution and what follows them, computed by `upsample_conv2d` if `fast`."
-    fast = True
+    fast, is_chain = True, True          # receptive fields may follow it layer by layer
     def forward(self, x):
         if not self.fast: return super().forward(x)
         x = upsample_conv2d(x, self[1].weight, self[1].bias)
         for layer in self[2:]: x = layer(x)
         return x
+
+    def macs(
+        self,
+        x:torch.Tensor, # what came in, [N,ni,H,W]
+        out:torch.Tensor, # what came out
+    )->int: # multiply-adds of the growing convolution for one image
+        "Each of the (k+1)² blurred taps meets each pixel once."
+        return x[0].numel()*self[1].out_channels*(self[1].kernel_size[0]+1)**2
 
 def deconv(
     ni:int, # input channels

@@ -7,7 +7,7 @@ __all__ = ['Learner', 'SingleBatchCB', 'TrainCB', 'ReconstructCB', 'DeviceCB', '
            'Callback', 'CancelBatchException', 'CancelEpochException', 'CancelFitException', 'CancelStepException',
            'MetricsCB', 'ProgressCB', 'run_cbs', 'to_cpu', 'with_cbs']
 
-# %% ../nbs/12_learner.ipynb #d081d50d
+# %% ../nbs/12_learner.ipynb #1e6efbf1
 import math
 from contextlib import contextmanager
 from itertools import chain
@@ -22,11 +22,12 @@ from .events import (Callback, CancelBatchException, CancelEpochException, Cance
                            Handlers, add_note, batch_items, run_cbs, stages, with_cbs)
 from .plot import plot_losses, show_images
 from .progress import MetricsCB, ProgressCB
+from .summary import LayerTable, record_layers
 
 _all_ = ['Callback', 'CancelBatchException', 'CancelEpochException', 'CancelFitException', 'CancelStepException',
          'MetricsCB', 'ProgressCB', 'run_cbs', 'to_cpu', 'with_cbs']      # handed on: who imports a Learner needs them
 
-# %% ../nbs/12_learner.ipynb #1319a945
+# %% ../nbs/12_learner.ipynb #3d68b206
 _fit_state = ('n_epochs', 'epochs', 'epoch', 'dl', 'iter', 'batch', 'preds', 'targs', 'loss', 'training', 'handlers')
 
 class Learner:
@@ -210,6 +211,11 @@ class Learner:
         with self._untouched(): self.fit(max_epochs, valid=False, cbs=finder, lr=start_lr)
         finder.plot()
         return finder
+
+    def summary(self)->LayerTable:
+        "The layers that a batch passes, with output shapes, parameters, multiplications and receptive fields."
+        with record_layers(self.model) as table: self.look('after_predict', self.loader(False) is None)
+        return table
 
     def show_batch(
         self,
