@@ -58,18 +58,16 @@ def fastai(model, loss_func, batches, full=False):
 def lightning(model, loss_func, batches, full=False):
     from lightning.pytorch import LightningModule, Trainer
     from lightning.pytorch.callbacks import TQDMProgressBar
-    from torchmetrics.classification import MulticlassAccuracy
     class Module(LightningModule):
         def __init__(self):
             super().__init__()
-            self.model, self.accuracy = model, MulticlassAccuracy(batches[0][1].max().item()+1, average='micro', validate_args=False) if full else None
+            self.model = model
         def training_step(self, batch, i):
             preds = self.model(batch[0])
             loss = loss_func(preds, batch[1])
             if full:
-                self.accuracy(preds, batch[1])
-                self.log('loss', loss, prog_bar=True, on_step=False, on_epoch=True)
-                self.log('accuracy', self.accuracy, on_step=False, on_epoch=True)
+                acc = (preds.argmax(1)==batch[1]).float().mean()
+                self.log_dict(dict(loss=loss, accuracy=acc), prog_bar=True, on_step=False, on_epoch=True, batch_size=bs)
             return loss
         def configure_optimizers(self): return optim.SGD(self.parameters(), 0.01)
     quiet = dict(accelerator='cpu', logger=False, enable_checkpointing=False, enable_model_summary=False, enable_progress_bar=full)
@@ -111,7 +109,7 @@ def an_epoch(rounds, fits):
     return {k: (t[f'{k} {long}'] - t[f'{k} {short}'])/(long-short)/n*1e6 for k in fits}
 
 def main(rounds):
-    logging.getLogger('lightning.pytorch').setLevel(logging.ERROR)
+    for name in ('lightning.pytorch', 'lightning.fabric'): logging.getLogger(name).setLevel(logging.ERROR)
     torch.set_num_threads(1)
     x, y = torch.rand(bs, 1), torch.randint(0, 2, (bs,))
     number, classes = (nn.Linear(1, 1), F.mse_loss, [(x, x)]*n), (nn.Linear(1, 2), F.cross_entropy, [(x, y)]*n)

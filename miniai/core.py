@@ -150,13 +150,14 @@ def default_device()->str: # 'mps', 'cuda', 'cpu', or what `$MINIAI_DEVICE` says
 
 def_device = default_device()
 
-# %% ../nbs/00_core.ipynb #ea5abede
+# %% ../nbs/00_core.ipynb #370db315
 def map_tensors(
     f, # tensor → anything
     x, # a tensor, or any nesting of dicts, lists, tuples and named tuples
 ):
     "`x` with `f` applied to every tensor in it; containers keep their type, other leaves pass untouched."
     if isinstance(x, torch.Tensor): return f(x)
+    if type(x) in (tuple, list): return type(x)([map_tensors(f, o) for o in x])      # nearly always
     if isinstance(x, tuple) and hasattr(x, '_fields'): return type(x)(*(map_tensors(f, o) for o in x))
     if isinstance(x, (list, tuple)): return type(x)(map_tensors(f, o) for o in x)
     if isinstance(x, Mapping):
@@ -165,14 +166,15 @@ def map_tensors(
         return res
     return x
 
-# %% ../nbs/00_core.ipynb #d2fd02dd
+# %% ../nbs/00_core.ipynb #e58cd369
 def to_device(
     x, # a tensor, or any nesting of dicts, lists and tuples of them
     device=def_device, # where to: 'cpu', 'cuda', 'mps' or a `torch.device`
 ):
     "`x` with every tensor on `device`; what is there already is not copied."
-    fast = str(device).startswith('cuda')   # elsewhere a non-blocking copy may be read before it is filled
-    return map_tensors(lambda t: t.to(device, non_blocking=fast), x)
+    device = torch.device(device)
+    fast = device.type=='cuda'              # elsewhere a non-blocking copy may be read before it is filled
+    return map_tensors(lambda t: t if t.device==device else t.to(device, non_blocking=fast), x)
 
 # %% ../nbs/00_core.ipynb #bfeae7c2
 def to_cpu(

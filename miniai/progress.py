@@ -13,11 +13,11 @@ import torch
 from .events import Callback, batch_items
 from .metrics import FuncMetric, Mean, Metric
 
-# %% ../nbs/11c_progress.ipynb #a7098687
+# %% ../nbs/11c_progress.ipynb #2a76e99a
 class MetricsCB(Callback):
     "Loss and metrics of each epoch, in `history`: dicts with epoch, train ('train' or 'eval'), loss, and each metric."
     in_lr_find = False
-    together, small = 16, 8192 # judge so many batches at once, if each has at most so many predicted numbers
+    together, small = 32, 8192 # judge so many batches at once, if each has at most so many predicted numbers
     def __init__(
         self,
         *ms, # metrics, or functions of predictions and targets
@@ -25,7 +25,7 @@ class MetricsCB(Callback):
     ):
         named = {getattr(o, '__name__', type(o).__name__): o for o in ms} | metrics
         wrap = lambda o: o if hasattr(o, 'compute') else FuncMetric(o)
-        self.loss, self.metrics, self.history = Mean(), {k: wrap(o) for k, o in named.items()}, []
+        self.metrics, self.history = {k: wrap(o) for k, o in named.items()}, []
         if 'loss' in self.metrics: raise ValueError("MetricsCB: the loss is always there; name your metric otherwise.")
         self.sums = all(getattr(o, 'sums', False) for o in self.metrics.values())
 
@@ -33,36 +33,45 @@ class MetricsCB(Callback):
         self.history, self.quiet = [], any(getattr(cb, 'shows_metrics', False) for cb in learn.cbs)
 
     def before_epoch(self, learn):
-        self.waiting, self.group = [], 1
-        for o in (self.loss, *self.metrics.values()): o.reset()
+        self.losses, self.ns, self.waiting, self.group = [], [], [], 1
+        for o in self.metrics.values(): o.reset()
 
     def after_batch(self, learn):
-        items = batch_items(learn.batch)
-        self.loss.add(learn.loss, n=len(items[0]))
+        items, loss, preds = batch_items(learn.batch), learn.loss, learn.preds
+        self.losses.append(loss.detach() if isinstance(loss, torch.Tensor) else torch.tensor(float(loss)))
+        self.ns.append(len(items[0]))
         if not self.metrics: return
         targs = items[-1] if learn.targs is None else learn.targs
-        preds = learn.preds.detach() if isinstance(learn.preds, torch.Tensor) else learn.preds
-        self.waiting.append((preds, targs, len(items[0]), self.group>1 and _versions(preds, targs)))
-        if len(self.waiting)>=self.group: self._judge()
+        if self.group==1: return self._judge([preds], [targs], self.ns[-1:])
+        self.waiting.append((preds.detach(), targs, self.ns[-1], preds._version, targs._version))
+        if len(self.waiting)==self.group: self._flush()
 
-    def _judge(self):
-        "Give the metrics what waits; then decide whether the next batches may wait for each other."
+    def _flush(self):
+        "Judge all batches that wait."
         if not self.waiting: return
-        preds, targs, ns, seen = zip(*self.waiting)
+        preds, targs, ns, *seen = zip(*self.waiting)
         self.waiting = []
-        if any(v and v!=_versions(p, t) for p, t, v in zip(preds, targs, seen)):
+        if any(o._version!=v for o, v in zip(preds + targs, seen[0] + seen[1])):
             raise RuntimeError('MetricsCB: predictions or targets of a batch were changed after it, before they were judged. '
                                'Does the loader fill the same tensors again? Set MetricsCB.together = 1.')
+        self._judge(preds, targs, ns)
+
+    def _judge(self, preds, targs, ns):
+        "Give batches to the metrics; then decide whether the next ones may wait for each other."
         preds, targs = (o[0] if len(o)==1 else torch.cat(o) for o in (preds, targs))
+        if isinstance(preds, torch.Tensor): preds = preds.detach()
         for o in self.metrics.values():
             if isinstance(o, Metric): o.add(preds, targs, sum(ns))
             else: (o.to(targs.device) if hasattr(o, 'to') else o).update(preds, targs)
-        tensors = isinstance(preds, torch.Tensor) and isinstance(targs, torch.Tensor)
-        if self.group==1 and self.sums and tensors and preds.numel()<=self.small: self.group = self.together
+        if self.group==1 and self.sums and all(isinstance(o, torch.Tensor) and not o.is_inference() for o in (preds, targs)):
+            if preds.numel()<=self.small: self.group = self.together
 
     def after_epoch(self, learn):
-        self._judge()
-        ours = {k: o for k, o in (('loss', self.loss), *self.metrics.items()) if isinstance(o, Metric)}
+        self._flush()
+        if not self.losses: raise ValueError('MetricsCB: no batch of this epoch came to its end.')
+        loss = Mean()
+        loss.vals, loss.ns = self.losses, self.ns
+        ours = {k: o for k, o in (('loss', loss), *self.metrics.items()) if isinstance(o, Metric)}
         vals = [o.pending().flatten() for o in ours.values()]
         vals = torch.cat([o.float() for o in vals]).cpu().split([len(o) for o in vals])        # the one synchronisation
         res = {k: o.reduce(v) for (k, o), v in zip(ours.items(), vals)}
@@ -70,15 +79,11 @@ class MetricsCB(Callback):
         self.history.append(dict(epoch=learn.epoch, train='train' if learn.training else 'eval') | res)
         if not self.quiet: self._log(self.history[-1])
 
-    def cleanup_epoch(self, learn): self.waiting = []        # nothing is kept alive by an epoch that broke off
+    def cleanup_epoch(self, learn): self.losses, self.waiting = [], []        # nothing is kept alive by an epoch that broke off
 
     def _log(self, row):
         head = f"epoch {row['epoch']}  {row['train']:5}"
         print('  '.join([head, *(f'{k} {v:.4f}' for k, v in row.items() if k not in ('epoch', 'train'))]))
-
-def _versions(*ts):
-    "How often tensors were written to; inference tensors do not count."
-    return tuple(None if t.is_inference() else t._version for t in ts)
 
 # %% ../nbs/11c_progress.ipynb #6374743a
 class ProgressCB(Callback):

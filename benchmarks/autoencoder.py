@@ -1,0 +1,73 @@
+"""What the fast `deconv` saves, forward and backward, batch 256: beside nearest upsampling and a convolution, layer by layer,
+and in a training epoch of the lesson's autoencoder (1-2-4-8 channels, 60,000 images) beside the same model in plain PyTorch.
+
+Two threads. Least of `rounds` interleaved rounds. The plain loop has its images in memory as float32 and takes its batches by
+`DataLoader(TensorDataset)`; ours is `TensorDL` and the Learner with device, loss and progress, as in the lessons."""
+import argparse, io
+from contextlib import redirect_stdout
+
+import torch
+import torch.nn.functional as F
+from torch import nn, optim
+from torch.utils.data import DataLoader, TensorDataset
+
+from miniai.autoencoder import deconv
+from miniai.conv import conv
+from miniai.datasets import DataLoaders
+from miniai.learner import DeviceCB, Learner, MetricsCB, ProgressCB, ReconstructCB
+from report import interleaved, report
+
+asked  = [(4, 2, 8), (2, 1, 16), (32, 16, 14), (16, 8, 16)]
+others = [(8, 4, 4), (1, 1, 32), (3, 3, 32), (16, 1, 14), (64, 32, 7), (64, 64, 16), (128, 64, 4)]
+
+def layer(ni, nf, n, fast):
+    "One forward and backward pass of a `deconv`, for a batch of 256."
+    torch.manual_seed(0)
+    m, x = deconv(ni, nf, act=None, fast=fast), torch.randn(256, ni, n, n, requires_grad=True)
+    back = torch.randn_like(m(x))
+    return lambda: torch.autograd.grad(m(x), [x, *m.parameters()], back)
+
+def model(fast):
+    "The first autoencoder of lesson 10."
+    torch.manual_seed(0)
+    down, up = [conv(1, 2), conv(2, 4), conv(4, 8)], [deconv(8, 4, fast=fast), deconv(4, 2, fast=fast), deconv(2, 1, act=None, fast=fast)]
+    return nn.Sequential(nn.ZeroPad2d(2), *down, *up, nn.ZeroPad2d(-2), nn.Sigmoid())
+
+def plain_epoch(images, bs):
+    m, dl = model(False), DataLoader(TensorDataset(images.float()/255), bs, shuffle=True)
+    opt = optim.Adam(m.parameters(), 1e-3)
+    def run():
+        for xb, in dl:
+            F.mse_loss(m(xb), xb).backward()
+            opt.step()
+            opt.zero_grad()
+    return run
+
+def our_epoch(images, bs):
+    dls = DataLoaders.from_tensors((images, torch.zeros(len(images))), (images[:bs], torch.zeros(bs)), bs=bs)
+    cbs = [ReconstructCB(), DeviceCB('cpu'), MetricsCB(), ProgressCB()]
+    learn = Learner(model(True), dls, F.mse_loss, 1e-3, cbs, optim.Adam)
+    def run():
+        with redirect_stdout(io.StringIO()): learn.fit(1, valid=False)
+    return run
+
+def main(rounds, n):
+    torch.set_num_threads(2)
+    rows = []
+    for shape in asked + others:
+        t = interleaved(rounds, plain=layer(*shape, False), fast=layer(*shape, True))
+        ni, nf, side = shape
+        rows.append(f"| {ni} → {nf}, {side}×{side} → {2*side}×{2*side} | {t['plain']*1e3:.2f} | {t['fast']*1e3:.2f} | {t['plain']/t['fast']:.1f} |")
+    images = torch.randint(0, 256, (n, 1, 28, 28), dtype=torch.uint8)
+    t = interleaved(3, plain=plain_epoch(images, 256), ours=our_epoch(images, 256))
+    report('autoencoder', '`deconv`: upsampling and convolution at the low resolution', '\n'.join([
+        '| channels and side | plain, ms | fast, ms | times faster |', '|---|---|---|---|', *rows, '',
+        f"A training epoch of the lesson's autoencoder, {n:,} images: {t['plain']:.2f} s in plain PyTorch, {t['ours']:.2f} s here: "
+        f"{t['plain']/t['ours']:.1f} times faster."]))
+
+if __name__=='__main__':
+    ap = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+    ap.add_argument('--rounds', type=int, default=31)
+    ap.add_argument('--images', type=int, default=60_000)
+    args = ap.parse_args()
+    main(args.rounds, args.images)
