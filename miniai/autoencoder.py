@@ -33,22 +33,22 @@ def pca_mse(
     pca = PCA(min(check_int('pca_mse', 'k', k), *a.shape), svd_solver='covariance_eigh').fit(a)
     return float(((pca.inverse_transform(pca.transform(b)) - b)**2).mean())
 
-# %% ../nbs/10_autoencoder.ipynb #4c61b63f
+# %% ../nbs/10_autoencoder.ipynb #952627cd
 def upsample_conv2d(
     x:torch.Tensor, # [N,ni,H,W]
     weight:torch.Tensor, # [nf,ni,k,k], k odd
     bias:torch.Tensor|None=None, # [nf]
 )->torch.Tensor: # [N,nf,2H,2W]
-    """Nearest ×2 upsampling and a k×k convolution with padding k//2, at the low resolution. Exact, in all gradients too.
+    """Nearest ×2 upsampling and a k×k convolution with padding k//2, at the low resolution. Exact, in all gradients.
 
-    One transposed convolution, its kernel the old one blurred by a 2×2 box; or, for one output channel, the four
+    One transposed convolution, its kernel the old one blurred by a 2×2 box; or, for few output channels, the four
     phases of that kernel and a pixel shuffle."""
-    pad = weight.shape[-1]//2
+    (nf, ni, k, _), (h, w), pad = weight.shape, x.shape[2:], weight.shape[-1]//2
     blurred = F.avg_pool2d(weight, 2, stride=1, padding=1, divisor_override=1)             # [nf,ni,k+1,k+1]
-    if len(weight)>1: return F.conv_transpose2d(x, blurred.flip(2, 3).transpose(0, 1), bias, stride=2, padding=pad)
-    phases = F.pixel_unshuffle(blurred[0,:,None], 2).flip(1).transpose(0, 1)               # [4,ni,m,m], m=(k+1)/2
-    y = F.conv2d(x, phases, None if bias is None else bias.expand(4), padding=pad)
-    h, w = x.shape[2:]
+    if nf>4: return F.conv_transpose2d(x, blurred.flip(2, 3).transpose(0, 1), bias, stride=2, padding=pad)
+    phases = F.pixel_unshuffle(blurred, 2).view(nf, ni, 4, pad+1, pad+1).flip(2)           # every second tap, 4 ways
+    phases = phases.transpose(1, 2).flatten(0, 1)                                          # [4·nf,ni,pad+1,pad+1]
+    y = F.conv2d(x, phases, None if bias is None else bias.repeat_interleave(4), padding=pad)
     return F.pixel_shuffle(y, 2)[:,:,pad:pad+2*h,pad:pad+2*w]
 
 # %% ../nbs/10_autoencoder.ipynb #98d1c889

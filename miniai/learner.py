@@ -27,7 +27,7 @@ from .summary import LayerTable, record_layers
 _all_ = ['Callback', 'CancelBatchException', 'CancelEpochException', 'CancelFitException', 'CancelStepException',
          'MetricsCB', 'ProgressCB', 'run_cbs', 'to_cpu', 'with_cbs']      # handed on: who imports a Learner needs them
 
-# %% ../nbs/12_learner.ipynb #3d68b206
+# %% ../nbs/12_learner.ipynb #f44275e3
 _fit_state = ('n_epochs', 'epochs', 'epoch', 'dl', 'iter', 'batch', 'preds', 'targs', 'loss', 'training', 'handlers')
 
 class Learner:
@@ -114,11 +114,13 @@ class Learner:
             self.n_epochs, self.epochs, self.epoch = n_epochs, range(n_epochs), None
             self.batch = self.iter = self.preds = self.targs = self.loss = self.dl = self.training = None
             valid = valid and self.loader(False) is not None
-            if train and self.loader(True) is None: raise ValueError('Learner: no training data. Pass dls=DataLoaders(…).')
+            if train and self.loader(True) is None:
+                raise ValueError('Learner: no training data. Pass dls=DataLoaders(…).')
             if train: self._set_opt(self.lr if lr is None else lr)
             self._fit(train, valid)
-        except Exception as e:
-            if self.epoch is not None: add_note(e, self._where())
+        except BaseException as e:
+            self.model.zero_grad()                # half a step must not go into the next fit
+            if self.epoch is not None and isinstance(e, Exception): add_note(e, self._where())
             raise
         finally:
             self.cbs = [cb for cb in self.cbs if not any(cb is o for o in extra)]
@@ -135,7 +137,8 @@ class Learner:
     def _checked_cbs(self, train):
         "The callbacks, if they are objects and somebody does each stage."
         for cb in self.cbs:
-            if isinstance(cb, type): raise TypeError(f'Learner: {cb.__name__} is a class; make an object of it: {cb.__name__}().')
+            name = getattr(cb, '__name__', '')
+            if isinstance(cb, type): raise TypeError(f'Learner: {name} is a class; make an object of it: {name}().')
         gone = [o for o in (stages[:4] if train else stages[:2])
                 if getattr(type(self), o) is getattr(Learner, o) and not any(hasattr(cb, o) for cb in self.cbs)]
         if gone: raise TypeError(f"Learner: nobody does {', '.join(gone)}. Add TrainCB() to cbs, or use TrainLearner.")
@@ -192,7 +195,7 @@ class Learner:
     )->dict: # batch, preds, targs and loss of that moment
         "Run a fit up to an event of its first batch, and leave no trace. `TypeError` if that would use up a generator."
         if hasattr(self.loader(training), '__next__'):
-            raise TypeError('Learner: looking would use up a batch of the generator. Pass a list, a DataLoader or a TensorDL.')
+            raise TypeError('Learner: looking would use up a batch of the generator. Pass a list or a DataLoader.')
         spy = _StopCB(event)
         with self._untouched(): self.fit(1, train=training, valid=not training, cbs=spy)
         return spy.seen
@@ -251,7 +254,8 @@ class _StopCB(Callback):
         self.seen = {}
         setattr(self, event, self._stop)
     def _stop(self, learn):
-        self.seen = {k: map_tensors(lambda t: t.detach(), getattr(learn, k)) for k in ('batch', 'preds', 'targs', 'loss')}
+        kept = ('batch', 'preds', 'targs', 'loss')
+        self.seen = {k: map_tensors(lambda t: t.detach(), getattr(learn, k)) for k in kept}
         raise CancelFitException()
 
 def _titles(targs, names): return [str(names[o]) if names else str(o) for o in to_cpu(targs).tolist()]

@@ -13,7 +13,7 @@ import torch
 from .events import Callback, batch_items
 from .metrics import FuncMetric, Mean, Metric
 
-# %% ../nbs/11c_progress.ipynb #2a76e99a
+# %% ../nbs/11c_progress.ipynb #9b6083a0
 class MetricsCB(Callback):
     "Loss and metrics of each epoch, in `history`: dicts with epoch, train ('train' or 'eval'), loss, and each metric."
     in_lr_find = False
@@ -63,8 +63,8 @@ class MetricsCB(Callback):
         for o in self.metrics.values():
             if isinstance(o, Metric): o.add(preds, targs, sum(ns))
             else: (o.to(targs.device) if hasattr(o, 'to') else o).update(preds, targs)
-        if self.group==1 and self.sums and all(isinstance(o, torch.Tensor) and not o.is_inference() for o in (preds, targs)):
-            if preds.numel()<=self.small: self.group = self.together
+        tensors = all(isinstance(o, torch.Tensor) and not o.is_inference() for o in (preds, targs))
+        if self.group==1 and self.sums and tensors and preds.numel()<=self.small: self.group = self.together
 
     def after_epoch(self, learn):
         self._flush()
@@ -79,13 +79,13 @@ class MetricsCB(Callback):
         self.history.append(dict(epoch=learn.epoch, train='train' if learn.training else 'eval') | res)
         if not self.quiet: self._log(self.history[-1])
 
-    def cleanup_epoch(self, learn): self.losses, self.waiting = [], []        # nothing is kept alive by an epoch that broke off
+    def cleanup_epoch(self, learn): self.losses, self.waiting = [], []
 
     def _log(self, row):
         head = f"epoch {row['epoch']}  {row['train']:5}"
         print('  '.join([head, *(f'{k} {v:.4f}' for k, v in row.items() if k not in ('epoch', 'train'))]))
 
-# %% ../nbs/11c_progress.ipynb #6374743a
+# %% ../nbs/11c_progress.ipynb #49c60f72
 class ProgressCB(Callback):
     "A progress bar, a table with a row for each epoch, and with `plot` live curves (in a notebook)."
     order, in_lr_find, shows_metrics = 10, False, True
@@ -105,7 +105,9 @@ class ProgressCB(Callback):
 
     def before_epoch(self, learn):
         if learn.training: self._flush()
-        self.next, n = 0, len(learn.dl) if hasattr(learn.dl, '__len__') else None
+        self.next = 0
+        try: n = len(learn.dl)
+        except TypeError: n = None               # a generator, or a loader that does not know
         if self.mbar:
             if learn.training: self._move(self.mbar.main_bar, learn.epoch)
             self.bar = self.mbar.progress(range(n or 0), total=n or 'noinfer', leave=False)

@@ -1,15 +1,22 @@
-"Schedules, records and clipping: what each batch really used, and what is refused."
+"Schedules, records, gradients, batches and predictions: what each batch really used, and what is refused."
+import random, warnings
 from functools import partial
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn, optim
-from torch.optim.lr_scheduler import ExponentialLR, OneCycleLR, StepLR
+from torch.optim.lr_scheduler import ExponentialLR, LambdaLR, OneCycleLR, StepLR
+from torch.utils.data import DataLoader, IterableDataset
 
-from miniai.callbacks import BatchSchedCB, EpochSchedCB, GradClipCB, OneCycleCB, RecorderCB, current_lr
+import miniai.callbacks as M
+from miniai.callbacks import (BatchSchedCB, BatchTransformCB, CapturePreds, EMACB, EpochSchedCB, GradAccumCB, GradClipCB, OneCycleCB,
+                              RecorderCB, current_lr)
 from miniai.core import set_seed
-from miniai.learner import Learner, MetricsCB, TrainCB
+from miniai.datasets import inplace
+from miniai.events import event_names, stages
+from miniai.learner import (Callback, CancelBatchException, CancelEpochException, CancelFitException, CancelStepException, DeviceCB,
+                            Learner, MetricsCB, MomentumLearner, ReconstructCB, TrainCB)
 
 X, Y = torch.randn(12, 3, generator=torch.Generator().manual_seed(0)), torch.arange(12)%2
 def fit(cbs, n_epochs=2, lr=0.1, dls=None, **kw):
@@ -75,3 +82,278 @@ def test_clipping_limits_the_norm():
                                     (lambda: GradClipCB(0), ValueError), (lambda: fit([OneCycleCB()], dls=(iter([(X, Y)]), None)), TypeError)])
 def test_bad_arguments(f, exc):
     with pytest.raises(exc): f()
+
+# --- schedules
+class At(Callback):
+    "Raises `exc` at the `nth` time that an event comes."
+    def __init__(self, event, exc=KeyboardInterrupt, nth=1, order=0):
+        self.exc, self.left, self.order = exc, nth, order
+        setattr(self, event, self._raise)
+    def _raise(self, learn):
+        self.left -= 1
+        if self.left==0: raise self.exc()
+
+def settings(learn): return [{k: v for k, v in g.items() if k!='params'} for g in learn.opt.param_groups]
+
+@pytest.mark.parametrize('event, order', [('before_epoch', 99), ('after_step', 0), ('after_batch', 99), ('after_fit', 0), ('cleanup_fit', -99)])
+@pytest.mark.parametrize('make', [OneCycleCB, lambda: BatchSchedCB(partial(ExponentialLR, gamma=0.5)),
+                                  lambda: EpochSchedCB(partial(StepLR, step_size=1))])
+def test_the_optimizer_gets_its_settings_back(make, event, order):
+    learn = fit([], opt_func=partial(optim.SGD, momentum=0.9))
+    before = settings(learn)
+    try: learn.fit(2, cbs=[make(), At(event, order=order)])
+    except KeyboardInterrupt: pass
+    assert settings(learn)==before
+
+def test_a_schedule_starts_from_the_rate_of_its_fit():
+    rec = RecorderCB(lr=current_lr)
+    learn = fit([rec, BatchSchedCB(partial(LambdaLR, lr_lambda=lambda i: 1/(i+1)))], 1)
+    for lr in (0.1, 0.3):
+        learn.fit(1, lr=lr)
+        assert rec.records['lr']==pytest.approx([lr, lr/2, lr/3])
+
+def test_two_schedules_at_once():
+    rec, learn = RecorderCB(lr=current_lr), fit([])
+    two = [BatchSchedCB(partial(ExponentialLR, gamma=0.5)), EpochSchedCB(partial(StepLR, step_size=1, gamma=0.1))]
+    for cbs in (two, two[::-1]):
+        learn.fit(2, cbs=[rec, *cbs])
+        assert rec.records['lr']==pytest.approx([.1, .05, .025, .00125, .000625, .0003125]) and settings(learn)==settings(fit([]))
+
+@pytest.mark.parametrize('opt, moves', [(optim.SGD, False), (partial(optim.SGD, momentum=0.9), True), (optim.Adam, True), (optim.Adagrad, False),
+                                        (optim.RMSprop, False)])
+def test_one_cycle_moves_only_a_momentum_that_is_there(opt, moves):
+    get = lambda learn: (learn.opt.param_groups[0].get('betas') or [learn.opt.param_groups[0].get('momentum', 0)])[0]
+    rec = RecorderCB(mom=get)
+    fit([OneCycleCB(), rec], opt_func=opt)
+    assert (len(set(rec.records['mom']))>1)==moves
+
+class Unknown(IterableDataset):
+    def __iter__(self): return iter(list(zip(X, Y)))
+
+def test_one_cycle_wants_a_length_only_to_train():
+    dl = DataLoader(Unknown(), 4)
+    with pytest.raises(TypeError, match='has no length'): fit([OneCycleCB()], dls=(dl, dl))
+    learn = fit([], dls=(dl, dl))
+    learn.fit(1, train=False, cbs=OneCycleCB())
+    with pytest.raises(ValueError, match='no optimizer to schedule: give opt_func'): fit([OneCycleCB()], opt_func=None)
+
+# --- gradients
+def uneven(seed, n_items=40):
+    "Batches of 1 to 6 items, and how many make a group."
+    rng, x, y = random.Random(seed), torch.randn(n_items, 3, dtype=torch.float64), torch.randint(0, 2, (n_items,))
+    sizes = []
+    while sum(sizes)<n_items: sizes.append(min(rng.randint(1, 6), n_items-sum(sizes)))
+    return list(zip(x.split(sizes), y.split(sizes))), rng.randint(1, 5)
+
+def joined(batches, n): return [tuple(map(torch.cat, zip(*batches[i:i+n]))) for i in range(0, len(batches), n)]
+
+class NoLength:
+    def __init__(self, items): self.items = items
+    def __iter__(self): return iter(self.items)
+
+def train(batches, *cbs, n_epochs=2, opt=partial(optim.SGD, momentum=0.9), loader=list, lr=0.1):
+    set_seed(0)
+    learn = Learner(nn.Linear(3, 2).double(), (loader(batches), None), F.cross_entropy, lr, [TrainCB(), *cbs], opt)
+    learn.fit(n_epochs)
+    return learn
+
+def weights(learn): return torch.cat([p.detach().flatten() for p in learn.model.parameters()])
+
+@pytest.mark.parametrize('loader', [list, NoLength])
+@pytest.mark.parametrize('opt', [partial(optim.SGD, momentum=0.9), optim.AdamW])
+@pytest.mark.parametrize('seed', range(12))
+def test_small_batches_equal_a_large_one(seed, opt, loader):
+    batches, n = uneven(seed)
+    large = train(joined(batches, n), GradClipCB(0.3), opt=opt)
+    small = train(batches, GradClipCB(0.3), GradAccumCB(n), opt=opt, loader=loader)
+    assert torch.allclose(weights(large), weights(small), rtol=0, atol=1e-9)
+    assert all(p.grad is None for p in small.model.parameters())
+
+@pytest.mark.parametrize('make', [OneCycleCB, lambda: BatchSchedCB(partial(ExponentialLR, gamma=0.8)), lambda: EpochSchedCB(partial(StepLR, step_size=1))])
+@pytest.mark.parametrize('seed', range(4))
+def test_schedules_count_steps_and_torch_has_nothing_to_complain(seed, make):
+    batches, n = uneven(seed)
+    class RateCB(Callback):
+        def before_fit(self, learn): self.lrs = []
+        def after_step(self, learn): self.lrs.append(current_lr(learn))
+    a, b = RateCB(), RateCB()
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        large, small = train(joined(batches, n), make(), a, n_epochs=3), train(batches, make(), GradAccumCB(n), b, n_epochs=3)
+        if make is not OneCycleCB: train(batches, make(), GradAccumCB(n), loader=NoLength)
+    assert a.lrs==pytest.approx(b.lrs) and torch.allclose(weights(large), weights(small), atol=1e-9)
+
+def test_others_see_the_whole_gradient_and_their_own_loss():
+    batches, norms, losses = uneven(3)[0], [], []
+    class SeeCB(Callback):
+        order = 5
+        def after_batch(self, learn): losses.append((learn.loss.item(), F.cross_entropy(learn.preds, learn.targs).item()))
+        def after_step(self, learn): norms.append(clip.norm.item())
+    clip = GradClipCB(1e-3)
+    train(batches, clip, SeeCB(), GradAccumCB(3), n_epochs=1)
+    small = norms.copy()
+    norms.clear()
+    train(joined(batches, 3), clip, SeeCB(), n_epochs=1)
+    assert small==pytest.approx(norms) and all(a==b for a, b in losses)
+
+def test_one_batch_a_group_changes_nothing():
+    batches = uneven(1)[0]
+    assert torch.equal(weights(train(batches)), weights(train(batches, GradAccumCB(1))))
+
+@pytest.mark.parametrize('exc', [CancelEpochException, CancelFitException, KeyboardInterrupt, ValueError])
+@pytest.mark.parametrize('event', sorted(event_names - {'before_fit', 'after_fit', 'cleanup_fit', 'after_epoch', 'cleanup_epoch'} | set(stages)))
+def test_half_a_group_is_dropped(event, exc):
+    nth = 2 if event in ('after_step', 'zero_grad', 'step') else 6     # in the second group of four
+    batches, steps = uneven(5)[0], []
+    class CountCB(Callback):
+        order = -99
+        def after_step(self, learn): steps.append(weights(learn).clone())
+    learn = train(batches, GradAccumCB(4), CountCB(), n_epochs=0)
+    try: learn.fit(1, cbs=At(event, exc, nth=nth, order=-1))
+    except (exc, CancelFitException): pass
+    assert all(p.grad is None for p in learn.model.parameters())
+    assert torch.equal(weights(learn), steps[-1])
+    again = train(batches, n_epochs=0)                      # what it does next is what anybody would do from there
+    again.model.load_state_dict(learn.model.state_dict())
+    learn.opt = again.opt = None
+    learn.fit(1)
+    again.fit(1, cbs=GradAccumCB(4))
+    assert torch.equal(weights(learn), weights(again))
+
+def test_a_skipped_batch_does_not_count():
+    batches = uneven(7)[0]
+    class SkipCB(Callback):
+        order = 3
+        def after_loss(self, learn):
+            if learn.iter%3==1: raise CancelBatchException()
+    left = [b for i, b in enumerate(batches) if i%3!=1]
+    assert torch.allclose(weights(train(batches, SkipCB(), GradAccumCB(2))), weights(train(joined(left, 2))), atol=1e-9)
+
+@pytest.mark.parametrize('drop', [False, True], ids=['kept', 'dropped'])
+def test_a_step_that_another_cancels(drop):
+    batches = [(torch.randn(k, 3, dtype=torch.float64), torch.zeros(k, dtype=torch.int64)) for k in (2, 4, 3, 1, 5, 2)]
+    class RefuseCB(Callback):
+        order = 1
+        def after_backward(self, learn):
+            if learn.iter==1:
+                if drop: learn.opt.zero_grad()
+                raise CancelStepException()
+    want = joined(batches[2:], 2) if drop else [tuple(map(torch.cat, zip(*batches[:3]))), *joined(batches[3:], 2)]
+    got = train(batches, GradAccumCB(2), RefuseCB(), n_epochs=1)
+    assert torch.allclose(weights(got), weights(train(want, n_epochs=1)), atol=1e-9)
+
+def test_validation_takes_no_part():
+    batches = uneven(2)[0]
+    learn = train(batches, n_epochs=0)
+    learn.dls = (batches, batches)
+    learn.fit(2, cbs=GradAccumCB(3))
+    assert torch.allclose(weights(learn), weights(train(joined(batches, 3))), atol=1e-9)
+    before = weights(learn).clone()
+    learn.fit(2, train=False, cbs=GradAccumCB(3))
+    learn.fit(0, cbs=GradAccumCB(3))
+    assert torch.equal(before, weights(learn))
+
+def test_lr_find_does_not_accumulate():
+    batches = uneven(4)[0]
+    a, b = train(batches), train(batches, n_epochs=0)
+    b.cbs.append(GradAccumCB(3))
+    b.model.load_state_dict(a.model.state_dict())
+    before = weights(b).clone()
+    assert a.lr_find().losses==b.lr_find().losses and torch.equal(before, weights(b))
+
+def test_averages_count_steps():
+    batches, n = uneven(6)
+    assert torch.allclose(weights(train(batches, EMACB(0.5), GradAccumCB(n))), weights(train(joined(batches, n), EMACB(0.5))), atol=1e-9)
+
+def test_accumulation_refuses():
+    for bad, exc in ((0, ValueError), (2.5, TypeError)):
+        with pytest.raises(exc, match='GradAccumCB: n must'): GradAccumCB(bad)
+    learn = MomentumLearner(nn.Linear(3, 2), ([(X, Y)], None), F.cross_entropy, cbs=GradAccumCB(2))
+    with pytest.raises(TypeError, match='MomentumLearner.*momentum=0.9'): learn.fit(1)
+
+def test_accumulation_with_scaled_gradients():
+    speed = pytest.importorskip('miniai.speed')
+    batches = [(x.float(), y) for x, y in uneven(8, 400)[0]]
+    half = speed.MixedPrecisionCB(torch.float16, scaler=torch.amp.GradScaler('cpu', init_scale=2.**40))
+    set_seed(0)
+    learn = Learner(nn.Linear(3, 2), (batches, None), F.cross_entropy, 0.1, [half, GradAccumCB(3), TrainCB()])
+    steps = []
+    class CountCB(Callback):
+        def after_step(self, learn): steps.append(learn.iter)
+    learn.fit(2, cbs=CountCB())
+    assert half.skipped>0 and len(steps)>0 and weights(learn).isfinite().all()
+
+# --- batches
+@pytest.mark.parametrize('train, valid', [(True, False), (False, True), (True, True), (False, False)])
+def test_the_chosen_batches_are_changed(train, valid):
+    seen = []
+    class SeeCB(Callback):
+        def before_batch(self, learn): seen.append((learn.training, torch.equal(learn.batch[0], -X)))
+    learn = fit([], dls=([(X, Y)], [(X, Y)]))
+    learn.fit(1, cbs=[SeeCB(), BatchTransformCB(lambda b: (-b[0], b[1]), train, valid), DeviceCB('cpu')])
+    assert seen==[(True, train), (False, valid)] and torch.equal(learn.dls[0][0][0], X)
+
+def test_a_transform_may_change_the_form():
+    as_dict = BatchTransformCB(lambda b: dict(x=b[0], y=b[1]), valid=True)
+    a, b = fit([]), fit([as_dict])
+    assert torch.equal(weights(a), weights(b))
+
+def test_a_transform_in_place():
+    @inplace
+    def shift(batch): batch[0].add_(1)
+    def forgot(batch): batch[0].add_(1)
+    fit([BatchTransformCB(shift)], dls=([[X.clone(), Y]], None))
+    with pytest.raises(TypeError, match='forgot gave None.*datasets.inplace'): fit([BatchTransformCB(forgot)], dls=([[X.clone(), Y]], None))
+    with pytest.raises(TypeError, match='take and give a batch, got float32'): BatchTransformCB(X)
+
+# --- predictions
+def test_predictions_of_uneven_batches():
+    dl = list(zip(X.split(5), Y.split(5)))
+    learn, cp = fit([], dls=(dl, dl)), CapturePreds(inps=True)
+    learn.fit(1, train=False, cbs=cp)
+    assert torch.equal(cp.inps, X) and torch.equal(cp.targs, Y) and torch.equal(cp.preds, learn.model(X)) and not cp.preds.requires_grad
+    learn.fit(2, cbs=cp)                                    # the last pass is the validation
+    assert torch.equal(cp.preds, learn.model(X))
+    other = CapturePreds(device=None)
+    learn.fit(1, train=False, cbs=other)
+    assert torch.equal(other.preds, cp.preds) and other.inps is None
+
+def test_predictions_of_any_form():
+    class Forms(nn.Linear):
+        def forward(self, x): return dict(a=super().forward(x), b=(x.sum(1), [x]))
+    dl = [dict(image=x) for x in X.split(5)]
+    cp = CapturePreds(inps=True)
+    learn = Learner(Forms(3, 3), (dl, dl), lambda p, t: (p['a']-t).square().mean(), cbs=[ReconstructCB(lambda x: 0*x)])
+    learn.fit(1, train=False, cbs=cp)
+    assert torch.equal(cp.preds['a'], learn.model(0*X)['a']) and torch.equal(cp.preds['b'][1][0], 0*X)
+    assert torch.equal(cp.targs, X) and torch.equal(cp.inps, X)
+
+def test_a_loader_that_fills_the_same_tensor():
+    class Same:
+        def __iter__(self):
+            x, y = torch.zeros(2, 3), torch.zeros(2, dtype=torch.int64)
+            for i in range(3):
+                x.fill_(i)
+                y.fill_(i%2)
+                yield x, y
+    cp = CapturePreds(inps=True)
+    Learner(nn.Linear(3, 2), (Same(), Same()), F.cross_entropy, cbs=[TrainCB(), cp]).fit(1, train=False)
+    assert cp.inps[:,0].tolist()==[0, 0, 1, 1, 2, 2] and cp.targs.tolist()==[0, 0, 1, 1, 0, 0]
+
+def test_a_broken_pass_leaves_what_there_was():
+    dl = list(zip(X.split(5), Y.split(5)))
+    learn, cp = fit([], dls=(dl, dl)), CapturePreds()
+    with pytest.raises(KeyboardInterrupt): learn.fit(1, train=False, cbs=[cp, At('after_loss', nth=3)])
+    assert torch.equal(cp.targs, Y[:10]) and not cp.parts
+    with pytest.raises(KeyboardInterrupt): learn.fit(1, train=False, cbs=[cp, At('after_loss')])
+    assert cp.targs is None
+    learn.fit(1, train=False, cbs=cp)
+    learn.cbs.append(cp)
+    preds = cp.preds
+    learn.look()
+    learn.lr_find()
+    assert cp.preds is preds
+
+def test_all_callbacks_are_found_in_one_place():
+    for o in ('EarlyStopCB', 'EMACB', 'NaNStopCB', 'SaveBestCB', 'WatchCB', 'TimeCB', 'MixedPrecisionCB', 'CompileCB'):
+        assert o in M.__all__ and hasattr(M, o)

@@ -66,7 +66,8 @@ def imports(path):
 may = dict(core='', plot='core', sources='core plot', datasets='core plot sources', training='core datasets', conv='core', im2col='core conv',
            cnn='core conv', receptive='core plot', spreadsheet='core', autoencoder='core conv', metrics='core', summary='core receptive',
            events='', progress='core plot metrics events', learner='core plot metrics summary events progress',
-           speed='core plot metrics events progress learner', callbacks='core plot metrics events progress learner speed',
+           speed='core plot metrics events progress learner', safety='core events progress learner',
+           callbacks='core plot metrics events progress learner speed safety',
            cli=None)      # None: all that come before it
 
 def test_imports_run_downwards():

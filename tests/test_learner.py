@@ -417,3 +417,18 @@ def test_the_valley_is_the_middle_of_the_longest_fall():
     for losses, want in (([3, 2, 3, 2, 1.5, 1, 4], (2, 5)), ([1, 2, 3], None), ([3., 2., 1.], (0, 2)), ([5, 4, 5, 4, 3], (2, 4))):
         f.lrs, f.smooth = [10.**i for i in range(len(losses))], lambda losses=losses: losses
         assert f.valley()==(None if want is None else pytest.approx(10**(sum(want)/2)))
+
+def test_half_a_step_does_not_go_into_the_next_fit():
+    class StopCB(Callback):
+        def after_backward(self, learn): raise KeyboardInterrupt
+    a, b = learner(), learner()
+    with pytest.raises(KeyboardInterrupt): a.fit(1, cbs=StopCB())
+    a.fit(1)
+    b.fit(1)
+    assert torch.equal(weights(a), weights(b))
+
+def test_progress_of_a_loader_that_does_not_know_its_length(capsys):
+    class Stream(torch.utils.data.IterableDataset):
+        def __iter__(self): return iter(zip(X, Y))
+    learner([MetricsCB(), ProgressCB()], (torch.utils.data.DataLoader(Stream(), 4), None)).fit(1)
+    assert 'train 0.' in capsys.readouterr().out
