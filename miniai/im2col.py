@@ -16,7 +16,7 @@ from torch.autograd import Function
 from .conv import _pair, check_conv
 from .core import check_choice, check_tensor, describe
 
-# %% ../nbs/06_im2col.ipynb #3d8281ef
+# %% ../nbs/06_im2col.ipynb #4614282a
 class _Plan(NamedTuple):
     "How images of one size become columns: all that is known before a pixel is touched."
     pads:tuple # zeros at the left, right, top and bottom; empty for none
@@ -40,27 +40,27 @@ def _zeros(
 def _make_plan(
     who:str, # the function that asks, for errors
     x:torch.Tensor, # images [N,C,H,W], float
-    kernel, # weights [nf,C/groups,kh,kw], or only the kernel's size
-    bias, # [nf], or None
+    weight:torch.Tensor|None, # kernels [nf,C/groups,kh,kw]; None if only their size matters
+    bias:torch.Tensor|None, # [nf], or None
     stride, # a whole number, or (rows, columns)
     padding, # the same, or 'same' or 'valid'
     dilation, # a whole number, or (rows, columns)
     groups:int, # sets of channels that are kept apart
+    *ks, # in place of a weight, the kernel's size
 )->_Plan:
     "Check the call, and work out its geometry. Errors as in `check_conv`; `ValueError` for 'same' with a stride."
-    if not isinstance(kernel, torch.Tensor):                          # a kernel of this size, for the check
-        kernel = check_tensor(who, 'x', x).new_empty(1, *x.shape[1:2], *_pair(who, 'ks', kernel, 1))
-    zeros, less = _zeros(who, padding, dilation, kernel.shape[2:])
-    stride, (ph, pw), (dh, dw), (oh, ow) = check_conv(who, x, kernel, bias, stride, zeros, dilation, groups)
+    if ks: weight = check_tensor(who, 'x', x).new_empty(1, *x.shape[1:2], *_pair(who, 'ks', ks[0], 1))  # any will do
+    zeros, less = _zeros(who, padding, dilation, check_tensor(who, 'weight', weight).shape[2:])
+    stride, (ph, pw), (dh, dw), (oh, ow) = check_conv(who, x, weight, bias, stride, zeros, dilation, groups)
     if padding=='same' and stride!=(1, 1):
         raise ValueError(f"{who}: padding='same' keeps the size, so stride must be 1, got {stride}. "
                          f'Use padding={(ph, pw)}.')
-    (n, c, h, w), (kh, kw), (sh, sw), (top, left) = x.shape, kernel.shape[2:], stride, (ph-less[0], pw-less[1])
+    (n, c, h, w), (kh, kw), (sh, sw), (top, left) = x.shape, weight.shape[2:], stride, (ph-less[0], pw-less[1])
     h, w, oh, ow = h+top+ph, w+left+pw, oh-less[0], ow-less[1]
     return _Plan((left, pw, top, ph) if ph or pw else (), (n, c, h, w), (n, c, kh, kw, oh, ow),
                  (c*h*w, h*w, w*dh, dw, w*sh, sw), (n, c*kh*kw, oh*ow))
 
-# %% ../nbs/06_im2col.ipynb #ebdebb28
+# %% ../nbs/06_im2col.ipynb #b7d2afa7
 _plans = {}        # of calls that were right
 
 def _key(
@@ -72,16 +72,16 @@ def _key(
 def _plan(
     who:str, # the function that asks, for errors
     x:torch.Tensor, # images [N,C,H,W], float
-    kernel, # weights [nf,C/groups,kh,kw], or only the kernel's size
-    bias, # [nf], or None
-    *options, # stride, padding, dilation, groups
+    weight:torch.Tensor|None, # kernels [nf,C/groups,kh,kw]; None if only their size matters
+    bias:torch.Tensor|None, # [nf], or None
+    *options, # stride, padding, dilation, groups, and in place of a weight the kernel's size
 )->_Plan:
     "The plan for a call. A check takes longer than a small convolution, so calls of one kind are checked once."
-    key = who, _key(x), _key(kernel), _key(bias), repr(options)
+    key = who, _key(x), _key(weight), _key(bias), repr(options)
     plan = _plans.get(key)
     if plan is None:
         if len(_plans)>=1000: _plans.clear()                # sizes that never return should not pile up
-        plan = _plans[key] = _make_plan(who, x, kernel, bias, *options)
+        plan = _plans[key] = _make_plan(who, x, weight, bias, *options)
     return plan
 
 # %% ../nbs/06_im2col.ipynb #0cba035e
@@ -130,7 +130,7 @@ def _columns(
     "`_gather`, which autograd can follow where it has to."
     return _Im2Col.apply(x, plan) if x.requires_grad else _gather(x, plan)
 
-# %% ../nbs/06_im2col.ipynb #8d30e781
+# %% ../nbs/06_im2col.ipynb #4b04ab10
 def im2col(
     x:torch.Tensor, # images [N,C,H,W], float
     ks, # kernel size: a whole number, or (rows, columns)
@@ -141,9 +141,9 @@ def im2col(
     """Each window as a column, as `F.unfold` has them; errors as in `check_conv`. Chellapilla, Puri, Simard 2006.
 
     Like `reshape`, it copies only if it must: for a 1×1 kernel with stride 1, the columns are a view of `x`."""
-    return _columns(x, _plan('im2col', x, ks, None, stride, padding, dilation, 1))
+    return _columns(x, _plan('im2col', x, None, None, stride, padding, dilation, 1, ks))
 
-# %% ../nbs/06_im2col.ipynb #e8a3220d
+# %% ../nbs/06_im2col.ipynb #abbb2c78
 def col2im(
     cols:torch.Tensor, # columns [N,C·kh·kw,L], float
     output_size, # height and width of the images, without padding: a whole number, or a pair
@@ -160,7 +160,7 @@ def col2im(
     size, (kh, kw) = _pair('col2im', 'output_size', output_size, 1), _pair('col2im', 'ks', ks, 1)
     n, k, l = cols.shape
     x = cols.new_empty(n, max(1, k//(kh*kw)), *size, device='meta')         # sizes only
-    plan = _plan('col2im', x, (kh, kw), None, stride, padding, dilation, 1)
+    plan = _plan('col2im', x, None, None, stride, padding, dilation, 1, (kh, kw))
     if cols.shape!=plan.cols:
         raise ValueError(f'col2im: {size[0]}×{size[1]} pixels have {plan.cols[2]} windows, of {kh}×{kw} numbers a '
                          f'channel, so cols must be [N,C·{kh*kw},{plan.cols[2]}], got {describe(cols)}. Pass the '

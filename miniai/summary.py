@@ -131,7 +131,7 @@ def _follow(links, x, fields, out):
     except (TypeError, ValueError): return None
     return fields if sides==_sides(out) else None
 
-# %% ../nbs/08b_summary.ipynb #08811727
+# %% ../nbs/08b_summary.ipynb #e65ed678
 class _Call:
     "One call of a layer, from its beginning to its end."
     def __init__(self, layer, x, fields):
@@ -179,7 +179,7 @@ class _Recorder:
         if call.fields and not self.look_up(out): self.note(out, _follow(_links(m), x, call.fields, out))
         call.field = _side(self.look_up(out))
         macs = count_macs(m, x, out) if x.numel() and out.numel() else 0
-        if macs is not None: call.macs = macs*_items(x)//max(1, self.items)      # its batch may be larger than the model's
+        if macs is not None: call.macs = macs*_items(x)//max(1, self.items)      # batches may be reshaped
 
     def rows(self):
         names, called = {m: k for k, m in self.model.named_modules()}, {c.layer for c in self.calls}
