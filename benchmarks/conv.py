@@ -27,7 +27,7 @@ def measure(n, c, side, ks, stride, padding, nf):
     x, w, b, args = torch.rand(n, c, side, side), torch.randn(nf, c, ks, ks), torch.randn(nf), (stride, padding)
     assert torch.equal(im2col(x, ks, *args), F.unfold(x, ks, stride=stride, padding=padding))
     for f in (conv2d, unfold_product): assert torch.allclose(f(x, w, b, *args), F.conv2d(x, w, b, *args), rtol=1e-3, atol=1e-2)
-    rounds = min(3000, max(5, 100_000_000//(x.numel()*ks**2//stride**2)))
+    rounds = min(2000, max(5, 50_000_000//(x.numel()*ks**2//stride**2)))
     return interleaved(rounds, unfold=lambda: F.unfold(x, ks, stride=stride, padding=padding), im2col=lambda: im2col(x, ks, *args),
                        product=lambda: unfold_product(x, w, b, *args), ours=lambda: conv2d(x, w, b, *args),
                        torch=lambda: F.conv2d(x, w, b, *args))

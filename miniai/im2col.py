@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['im2col', 'col2im', 'conv2d']
 
-# %% ../nbs/06_im2col.ipynb #d0e3e00f
+# %% ../nbs/06_im2col.ipynb #7cb2d7f1
 from itertools import product
+from operator import attrgetter
 from typing import NamedTuple
 
 import torch
@@ -60,14 +61,10 @@ def _make_plan(
     return _Plan((left, pw, top, ph) if ph or pw else (), (n, c, h, w), (n, c, kh, kw, oh, ow),
                  (c*h*w, h*w, w*dh, dw, w*sh, sw), (n, c*kh*kw, oh*ow))
 
-# %% ../nbs/06_im2col.ipynb #b7d2afa7
+# %% ../nbs/06_im2col.ipynb #26bef658
 _plans = {}        # of calls that were right
 
-def _key(
-    o, # a tensor, or anything else
-): # something hashable that tells `o` from all that would be treated differently
-    "Shape, dtype and device of a tensor; the text of other things."
-    return (o.shape, o.dtype, o.device) if isinstance(o, torch.Tensor) else repr(o)
+_spec = attrgetter('shape', 'dtype', 'device')
 
 def _plan(
     who:str, # the function that asks, for errors
@@ -77,7 +74,8 @@ def _plan(
     *options, # stride, padding, dilation, groups, and in place of a weight the kernel's size
 )->_Plan:
     "The plan for a call. A check takes longer than a small convolution, so calls of one kind are checked once."
-    key = who, _key(x), _key(weight), _key(bias), repr(options)
+    try: key = who, _spec(x), weight is None or _spec(weight), bias is None or _spec(bias), repr(options)
+    except AttributeError: key = None                       # not a tensor: the check will say so
     plan = _plans.get(key)
     if plan is None:
         if len(_plans)>=1000: _plans.clear()                # sizes that never return should not pile up
@@ -167,7 +165,7 @@ def col2im(
                          'arguments that im2col had, and the images\' size without padding.')
     return _Col2Im.apply(cols, plan) if cols.requires_grad else _scatter(cols, plan)
 
-# %% ../nbs/06_im2col.ipynb #cf7e50ff
+# %% ../nbs/06_im2col.ipynb #e861657a
 def conv2d(
     x:torch.Tensor, # images [N,C,H,W], float
     weight:torch.Tensor, # kernels [nf,C/groups,kh,kw]
@@ -184,6 +182,6 @@ def conv2d(
     if groups>1:
         cols = cols.view(n*groups, k//groups, l)
         weight, bias = (None if o is None else o.unflatten(0, (groups, -1)).repeat(n, 1, 1) for o in (weight, bias))
-    weight = weight.expand(len(cols), -1, -1)                                     # [N·groups,nf/groups,K/groups]
+    weight = weight.expand(n*groups, -1, -1)                                      # [N·groups,nf/groups,K/groups]
     res = torch.bmm(weight, cols) if bias is None else torch.baddbmm(bias, weight, cols)
     return res.view(n, nf, *plan.windows[4:])
