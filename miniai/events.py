@@ -89,7 +89,7 @@ class with_cbs:
                     add_note(error, f'and then {cleanup} failed: {e!r}')
         return _f
 
-# %% ../nbs/11b_events.ipynb #336981aa
+# %% ../nbs/11b_events.ipynb #727cfe5b
 _cancels = CancelStepException, CancelBatchException, CancelEpochException, CancelFitException
 
 class Handlers(dict):
@@ -109,19 +109,19 @@ class Handlers(dict):
         learn, # what callbacks are given
     )->None:
         "Call all who listen. In a clean-up nobody is left out if some fail; the first error is raised."
-        errors = []
+        first = None
         for cb, f in self[nm]:
             try: f(learn)
             except BaseException as e:
                 if isinstance(e, Exception) and not isinstance(e, _cancels): add_note(e, f'in {type(cb).__name__}.{nm}')
                 if not nm.startswith('cleanup_'): raise
-                errors.append(e)
-        if errors: raise errors[0]
+                first = first or e
+        if first is not None: raise first
 
-# %% ../nbs/11b_events.ipynb #ce850ff0
+# %% ../nbs/11b_events.ipynb #f549dfba
 def batch_items(
     batch, # a tuple, a list, a dict, or anything else
 )->tuple: # its parts; of a dict the values, in order; a lone tensor is its only part
     "The parts of a batch."
-    if isinstance(batch, (tuple, list)): return tuple(batch)
+    if isinstance(batch, (tuple, list)): return tuple(batch)            # a tuple is not copied
     return tuple(batch.values()) if isinstance(batch, dict) else (batch,)

@@ -27,7 +27,7 @@ from .summary import LayerTable, record_layers
 _all_ = ['Callback', 'CancelBatchException', 'CancelEpochException', 'CancelFitException', 'CancelStepException',
          'MetricsCB', 'ProgressCB', 'run_cbs', 'to_cpu', 'with_cbs']      # handed on: who imports a Learner needs them
 
-# %% ../nbs/12_learner.ipynb #f44275e3
+# %% ../nbs/12_learner.ipynb #3ce485fd
 _fit_state = ('n_epochs', 'epochs', 'epoch', 'dl', 'iter', 'batch', 'preds', 'targs', 'loss', 'training', 'handlers')
 
 class Learner:
@@ -60,15 +60,13 @@ class Learner:
         self.get_loss()
         self.callback('after_loss')
         if self.training:
-            try: self._update()
+            try:
+                self.backward()
+                self.callback('after_backward')
+                self.step()
+                self.callback('after_step')
+                self.zero_grad()
             except CancelStepException: pass
-
-    def _update(self):
-        self.backward()
-        self.callback('after_backward')
-        self.step()
-        self.callback('after_step')
-        self.zero_grad()
 
     @with_cbs('epoch')
     def _one_epoch(self):
@@ -165,7 +163,9 @@ class Learner:
         method_nm:str, # the event
     )->None:
         "Call all who listen to an event. In a clean-up nobody is left out if some fail; the first error is raised."
-        (Handlers(self.cbs) if self.handlers is None else self.handlers).call(method_nm, self)
+        handlers = self.handlers
+        if handlers is None: Handlers(self.cbs).call(method_nm, self)
+        elif handlers[method_nm]: handlers.call(method_nm, self)              # most events have no listener
 
     @contextmanager
     def _untouched(self):
