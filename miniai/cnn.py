@@ -11,7 +11,7 @@ from functools import partial
 import torch
 from torch import nn
 
-from .conv import _pair, check_conv, conv
+from .conv import check_conv, check_pair, conv
 from .core import check_choice, check_int, describe
 
 # %% ../nbs/07_cnn.ipynb #0565689e
@@ -67,7 +67,7 @@ def _head(
     "What follows the blocks."
     if head=='flatten': return [*halve(nf, n_out, act=False, norm=None), FixedFlatten((1, 1), 2*scale)]
     if head=='pool': return [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(nf, n_out)]
-    h, w = (-(-n//scale) for n in _pair('simple_cnn', 'size', size, 1))
+    h, w = (-(-n//scale) for n in check_pair('simple_cnn', 'size', size, 1))
     return [FixedFlatten((h, w), scale), nn.Linear(nf*h*w, n_out)]
 
 def _check_images(

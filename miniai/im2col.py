@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch.autograd import Function
 
-from .conv import _pair, check_conv
+from .conv import check_conv, check_pair
 from .core import check_choice, check_tensor, describe
 
 # %% ../nbs/06_im2col.ipynb #4614282a
@@ -35,7 +35,7 @@ def _zeros(
     "'same' and 'valid' put in numbers; `ValueError` for other words."
     if not isinstance(padding, str): return padding, (0, 0)
     if check_choice(who, 'padding', padding, ['same', 'valid'])=='valid': return 0, (0, 0)
-    lost = [d*(k-1) for d, k in zip(_pair(who, 'dilation', dilation, 1), ks)]      # pixels that the kernel takes away
+    lost = [d*(k-1) for d, k in zip(check_pair(who, 'dilation', dilation, 1), ks)]      # pixels that the kernel takes away
     return tuple((o+1)//2 for o in lost), tuple(o%2 for o in lost)
 
 def _make_plan(
@@ -50,7 +50,7 @@ def _make_plan(
     *ks, # in place of a weight, the kernel's size
 )->_Plan:
     "Check the call, and work out its geometry. Errors as in `check_conv`; `ValueError` for 'same' with a stride."
-    if ks: weight = check_tensor(who, 'x', x).new_empty(1, *x.shape[1:2], *_pair(who, 'ks', ks[0], 1))  # any will do
+    if ks: weight = check_tensor(who, 'x', x).new_empty(1, *x.shape[1:2], *check_pair(who, 'ks', ks[0], 1))  # any will do
     zeros, less = _zeros(who, padding, dilation, check_tensor(who, 'weight', weight).shape[2:])
     stride, (ph, pw), (dh, dw), (oh, ow) = check_conv(who, x, weight, bias, stride, zeros, dilation, groups)
     if padding=='same' and stride!=(1, 1):
@@ -155,7 +155,7 @@ def col2im(
     `TypeError` or `ValueError` for what is no result of an `im2col` with these arguments."""
     check_tensor('col2im', 'cols', cols, 'N,C·kh·kw,L', fix='One image needs cols[None].')
     check_tensor('col2im', 'cols', cols, kind='float')
-    size, (kh, kw) = _pair('col2im', 'output_size', output_size, 1), _pair('col2im', 'ks', ks, 1)
+    size, (kh, kw) = check_pair('col2im', 'output_size', output_size, 1), check_pair('col2im', 'ks', ks, 1)
     n, k, l = cols.shape
     x = cols.new_empty(n, max(1, k//(kh*kw)), *size, device='meta')         # sizes only
     plan = _plan('col2im', x, None, None, stride, padding, dilation, 1, (kh, kw))

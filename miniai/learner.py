@@ -27,7 +27,7 @@ from .summary import LayerTable, record_layers
 _all_ = ['Callback', 'CancelBatchException', 'CancelEpochException', 'CancelFitException', 'CancelStepException',
          'MetricsCB', 'ProgressCB', 'run_cbs', 'to_cpu', 'with_cbs']      # handed on: who imports a Learner needs them
 
-# %% ../nbs/12_learner.ipynb #3ce485fd
+# %% ../nbs/12_learner.ipynb #4460536d
 _fit_state = ('n_epochs', 'epochs', 'epoch', 'dl', 'iter', 'batch', 'preds', 'targs', 'loss', 'training', 'handlers')
 
 class Learner:
@@ -106,7 +106,7 @@ class Learner:
         check_int('Learner.fit', 'n_epochs', n_epochs, lo=0)
         extra = [cb for cb in L(cbs) if not any(cb is o for o in self.cbs)]
         outer = {k: getattr(self, k) for k in _fit_state} if self.handlers is not None else dict(handlers=None)
-        self.cbs = self.cbs + extra
+        self.cbs, modes = self.cbs + extra, [(m, m.training) for m in self.model.modules()]
         try:
             self.handlers = Handlers(self._checked_cbs(train))
             self.n_epochs, self.epochs, self.epoch = n_epochs, range(n_epochs), None
@@ -117,6 +117,7 @@ class Learner:
             if train: self._set_opt(self.lr if lr is None else lr)
             self._fit(train, valid)
         except BaseException as e:
+            for m, mode in modes: m.training = mode
             self.model.zero_grad()                # half a step must not go into the next fit
             if self.epoch is not None and isinstance(e, Exception): add_note(e, self._where())
             raise

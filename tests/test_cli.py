@@ -40,7 +40,9 @@ def test_workers_train_too(tmp_path):
     assert load_model(tmp_path/'run').latent==8
 
 def test_ctrl_c_saves_what_was_learnt(tmp_path):
-    proc = subprocess.Popen([command, '--epochs', '1000', '--out', str(tmp_path/'run')], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    listen = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)      # a job in the background inherits deafness for Ctrl-C
+    proc = subprocess.Popen([command, '--epochs', '1000', '--out', str(tmp_path/'run')], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                            text=True, preexec_fn=listen)
     for line in proc.stdout:
         if line.startswith('epoch '): break                      # training is under way
     proc.send_signal(signal.SIGINT)

@@ -39,9 +39,12 @@ def test_whatever_fails_all_is_cleaned_up(event, exc):
     spy, late = Log(event, exc), Log()
     late.order = 60
     learn = learner()
-    mine = list(learn.cbs)
+    learn.model = nn.Sequential(nn.Linear(3, 2), nn.Dropout(0.1))
+    mine, modes = list(learn.cbs), (True, True, False)
+    learn.model[1].eval()
     with pytest.raises(type(exc)): learn.fit(1, cbs=[spy, late])
-    assert learn.cbs==mine and learn.handlers is None
+    assert learn.cbs==mine and learn.handlers is None and tuple(m.training for m in learn.model.modules())==modes
+    assert all(p.grad is None for p in learn.model.parameters())
     count = lambda o: late.log.count(f'cleanup_{o}')
     assert count('fit')==1
     assert count('epoch')==spy.log.count('before_epoch') and count('batch')==spy.log.count('before_batch')
