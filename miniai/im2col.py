@@ -35,7 +35,7 @@ def _zeros(
     "'same' and 'valid' put in numbers; `ValueError` for other words."
     if not isinstance(padding, str): return padding, (0, 0)
     if check_choice(who, 'padding', padding, ['same', 'valid'])=='valid': return 0, (0, 0)
-    lost = [d*(k-1) for d, k in zip(check_pair(who, 'dilation', dilation, 1), ks)]      # pixels that the kernel takes away
+    lost = [d*(k-1) for d, k in zip(check_pair(who, 'dilation', dilation, 1), ks)]      # pixels that the kernel takes
     return tuple((o+1)//2 for o in lost), tuple(o%2 for o in lost)
 
 def _make_plan(
@@ -50,7 +50,7 @@ def _make_plan(
     *ks, # in place of a weight, the kernel's size
 )->_Plan:
     "Check the call, and work out its geometry. Errors as in `check_conv`; `ValueError` for 'same' with a stride."
-    if ks: weight = check_tensor(who, 'x', x).new_empty(1, *x.shape[1:2], *check_pair(who, 'ks', ks[0], 1))  # any will do
+    if ks: weight = check_tensor(who, 'x', x).new_empty(1, *x.shape[1:2], *check_pair(who, 'ks', ks[0], 1))
     zeros, less = _zeros(who, padding, dilation, check_tensor(who, 'weight', weight).shape[2:])
     stride, (ph, pw), (dh, dw), (oh, ow) = check_conv(who, x, weight, bias, stride, zeros, dilation, groups)
     if padding=='same' and stride!=(1, 1):
