@@ -5,13 +5,17 @@
 # %% auto #0
 __all__ = ['mean_image_mse', 'pca_mse', 'upsample_conv2d', 'Deconv', 'deconv', 'ConvAutoencoder']
 
-# %% ../nbs/10_autoencoder.ipynb #57c7901b
+# %% ../nbs/10_autoencoder.ipynb #8ad46622
+import math
+from itertools import pairwise
+
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from .conv import conv
 from .core import check_int, check_tensor, describe
+from .layout import is_batch_last, shuffle_batch_last, thin_conv2d
 
 # %% ../nbs/10_autoencoder.ipynb #637d61fc
 def mean_image_mse(
@@ -33,23 +37,26 @@ def pca_mse(
     pca = PCA(min(check_int('pca_mse', 'k', k), *a.shape), svd_solver='covariance_eigh').fit(a)
     return float(((pca.inverse_transform(pca.transform(b)) - b)**2).mean())
 
-# %% ../nbs/10_autoencoder.ipynb #952627cd
+# %% ../nbs/10_autoencoder.ipynb #72af9fc5
 def upsample_conv2d(
     x:torch.Tensor, # [N,ni,H,W]
     weight:torch.Tensor, # [nf,ni,k,k], k odd
     bias:torch.Tensor|None=None, # [nf]
-)->torch.Tensor: # [N,nf,2H,2W]
+)->torch.Tensor: # [N,nf,2H,2W], batch last if `x` lies so
     """Nearest ×2 upsampling and a k×k convolution with padding k//2, at the low resolution. Exact, in all gradients.
 
-    One transposed convolution, its kernel the old one blurred by a 2×2 box; or, for few output channels, the four
-    phases of that kernel and a pixel shuffle."""
+    One transposed convolution, its kernel the old one blurred by a 2×2 box; or, for few output channels or images that
+    lie batch last, the four phases of that kernel and a pixel shuffle."""
     (nf, ni, k, _), (h, w), pad = weight.shape, x.shape[2:], weight.shape[-1]//2
+    inside = x.is_cpu and len(x)>1 and is_batch_last(x)
     blurred = F.avg_pool2d(weight, 2, stride=1, padding=1, divisor_override=1)             # [nf,ni,k+1,k+1]
-    if nf>4: return F.conv_transpose2d(x, blurred.flip(2, 3).transpose(0, 1), bias, stride=2, padding=pad)
+    if nf>4 and not inside:
+        return F.conv_transpose2d(x, blurred.flip(2, 3).transpose(0, 1), bias, stride=2, padding=pad)
     phases = F.pixel_unshuffle(blurred, 2).view(nf, ni, 4, pad+1, pad+1).flip(2)           # every second tap, 4 ways
     phases = phases.transpose(1, 2).flatten(0, 1)                                          # [4·nf,ni,pad+1,pad+1]
-    y = F.conv2d(x, phases, None if bias is None else bias.repeat_interleave(4), padding=pad)
-    return F.pixel_shuffle(y, 2)[:,:,pad:pad+2*h,pad:pad+2*w]
+    if bias is not None: bias = bias.repeat_interleave(4)
+    if inside: return shuffle_batch_last(thin_conv2d(x, phases, bias, padding=pad), pad)
+    return F.pixel_shuffle(F.conv2d(x, phases, bias, padding=pad), 2)[:,:,pad:pad+2*h,pad:pad+2*w]
 
 # %% ../nbs/10_autoencoder.ipynb #98d1c889
 class Deconv(nn.Sequential):
@@ -89,44 +96,60 @@ def deconv(
     res.fast = fast
     return res
 
-# %% ../nbs/10_autoencoder.ipynb #3aee3eb5
+# %% ../nbs/10_autoencoder.ipynb #6deb4c60
+def _check_sizes(widths, hidden, ni, size)->tuple: # height and width; padding of four sides; grid of the last map
+    "Refuse what no autoencoder can have, and pad so that every block halves. `TypeError`, `ValueError`."
+    who, step = 'ConvAutoencoder', 2**len(widths)
+    if not widths: raise ValueError(f'{who}: widths is empty; give the channels of each block, such as (16, 32).')
+    many = [('widths', o) for o in widths] + [('hidden', o) for o in hidden]
+    for name, o in [('ni', ni), *many]: check_int(who, name, o)
+    h, w = (check_int(who, 'size', o) for o in (size if isinstance(size, (tuple, list)) else (size, size)))
+    if min(h, w)<step:
+        raise ValueError(f'{who}: {len(widths)} blocks halve the image {len(widths)} times, so it needs {step} pixels '
+                         f'a side; size is {h}×{w}. Use fewer widths.')
+    dh, dw = -h%step, -w%step
+    return (h, w), (dw//2, dw-dw//2, dh//2, dh-dh//2), ((h+dh)//step, (w+dw)//step)
+
+def _dense(sizes, act)->list:
+    "Linear layers from each size to the next, and activations between them."
+    return [o for i, o in pairwise(sizes) for o in (act(), nn.Linear(i, o))][1:]
+
 class ConvAutoencoder(nn.Module):
-    "`conv` blocks down to a code of `latent` numbers, `deconv` blocks back. `TypeError`, `ValueError` for bad sizes."
+    """`conv` blocks, dense layers, a code of `latent` numbers, and back. `TypeError`, `ValueError` for bad sizes.
+
+    Its halves, `encoder` and `decoder`, can be used and saved apart."""
     def __init__(
         self,
         latent:int|None=32, # numbers in the code; None for a spatial code, the last feature map
-        widths:tuple=(16, 32, 64), # channels of the blocks; each halves the image
+        widths:tuple=(16, 32), # channels of the blocks; each halves the image
+        hidden:tuple|None=None, # units of the dense layers before a flat code; None: 512, then 256 if latent<32
         ni:int=1, # channels of the images
         size:int|tuple=28, # side of the images, or height and width; padded to a multiple of 2**blocks
         act=nn.SiLU, # activation, a layer class
-        norm=nn.BatchNorm2d, # normalization, a layer class, or None
+        norm=nn.BatchNorm2d, # normalization of feature maps, a layer class, or None
         out_act=nn.Sigmoid, # last activation, for images in [0,1]; None for none
         fast:bool=True, # fast `deconv`? False for the plain, equal one
     ):
         super().__init__()
-        who, widths = 'ConvAutoencoder', tuple(widths)
-        if not widths: raise ValueError(f'{who}: widths is empty; give the channels of each block, such as (16, 32).')
-        for name, o in (('ni', ni), *(('widths', w) for w in widths)): check_int(who, name, o)
-        h, w = (check_int(who, 'size', o) for o in (size if isinstance(size, (tuple, list)) else (size, size)))
-        step = 2**len(widths)
-        if min(h, w)<step:
-            raise ValueError(f'{who}: {len(widths)} blocks halve the image {len(widths)} times, so it needs {step} pixels a side; '
-                             f'size is {h}×{w}. Use fewer widths.')
-        dh, dw = -h%step, -w%step
-        pad = (dw//2, dw-dw//2, dh//2, dh-dh//2)                     # left, right, top, bottom
-        grid = ((h+dh)//step, (w+dw)//step)
-        self.size, self.ni, self.shape = (h, w), ni, (widths[-1], *grid)
-        n = widths[-1]*grid[0]*grid[1]
-        self.latent = n if latent is None else check_int(who, 'latent', latent)
-        down = [conv(i, o, act=act, norm=norm) for i, o in zip((ni, *widths), widths)]
-        up = [deconv(i, o, act=act, norm=norm, fast=fast) for i, o in zip(widths[:0:-1], widths[-2::-1])]
-        flat_in, flat_out = [], []
-        if latent is not None:
-            flat_in = [nn.Flatten(), nn.Linear(n, latent)]
-            flat_out = [nn.Linear(latent, n), nn.Unflatten(1, self.shape), *([norm(widths[-1])] if norm else []), act()]
-        self.encoder = nn.Sequential(nn.ZeroPad2d(pad), *down, *flat_in)
-        self.decoder = nn.Sequential(*flat_out, *up, deconv(widths[0], ni, act=None, fast=fast),
-                                     nn.ZeroPad2d([-o for o in pad]), *([out_act()] if out_act else []))
+        flat = latent is not None
+        if flat: latent = check_int('ConvAutoencoder', 'latent', latent)
+        if hidden is None: hidden = (512, 256) if flat and latent<32 else (512,)
+        self.widths, self.hidden, self.ni = tuple(widths), tuple(hidden) if flat else (), ni
+        self.size, pad, grid = _check_sizes(self.widths, self.hidden, ni, size)
+        self.shape = (self.widths[-1], *grid)
+        self.latent = latent if flat else math.prod(self.shape)
+        down = [conv(i, o, act=act, norm=norm) for i, o in pairwise((ni, *self.widths))]
+        up = [deconv(i, o, act=act, norm=norm, fast=fast) for i, o in pairwise(self.widths[::-1])]
+        there = back = []
+        if flat:
+            sizes = math.prod(self.shape), *self.hidden, latent
+            there = [nn.Flatten(), *_dense(sizes, act)]
+            back = [*_dense(sizes[::-1], act), nn.Unflatten(1, self.shape)]
+            back += [norm(self.widths[-1]), act()] if norm else [act()]
+        frame, crop = ([nn.ZeroPad2d(o)] if any(pad) else [] for o in (pad, [-o for o in pad]))
+        self.encoder = nn.Sequential(*frame, *down, *there)
+        up.append(deconv(self.widths[0], ni, act=None, fast=fast))
+        self.decoder = nn.Sequential(*back, *up, *crop, *([out_act()] if out_act else []))
 
     def encode(
         self,
@@ -149,11 +172,9 @@ class ConvAutoencoder(nn.Module):
     def forward(self, x): return self.decode(self.encode(x))
 
     def __repr__(self):
-        blocks = [m for m in self.encoder if isinstance(m, nn.Sequential)]
-        h, w = self.size[0] + -self.size[0]%2**len(blocks), self.size[1] + -self.size[1]%2**len(blocks)
-        maps = [f'{b[0].out_channels}×{h>>i}×{w>>i}' for i, b in enumerate(blocks, 1)]
-        n = sum(p.numel() for p in self.parameters())
-        there = [f'{self.ni}×{self.size[0]}×{self.size[1]}', *maps]
-        code = [f'{self.latent} numbers'] if isinstance(self.encoder[-1], nn.Linear) else []
-        back = (maps if code else maps[:-1])[::-1]
-        return f"ConvAutoencoder({' → '.join([*there, *code, *back, there[0]])}, {n:,} parameters)"
+        (h, w), (gh, gw), last = self.size, self.shape[1:], len(self.widths)-1
+        maps = [f'{c}×{gh<<last-i}×{gw<<last-i}' for i, c in enumerate(self.widths)]
+        there = [f'{self.ni}×{h}×{w}', *maps, *map(str, self.hidden)]
+        code = [f"{self.latent} number{'s'*(self.latent>1)}"] if isinstance(self.encoder[-1], nn.Linear) else []
+        way = [*there, *code, *there[::-1][not code:]]
+        return f"ConvAutoencoder({' → '.join(way)}, {sum(p.numel() for p in self.parameters()):,} parameters)"

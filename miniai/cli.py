@@ -111,12 +111,12 @@ def load_model(
         model.load_state_dict({k: f.get_tensor(k) for k in f.keys()})
     return model.eval()
 
-# %% ../nbs/15_cli.ipynb #d6ce9088
+# %% ../nbs/15_cli.ipynb #06cf2627
 def train(
     dataset:str='digits', # digits, mnist, fashion_mnist, cifar10 or cifar100
     epochs:int=40, # passes over the training images
     bs:int=64, # images in a batch
-    lr:float=0.01, # highest learning rate of the one-cycle schedule
+    lr:float=3e-3, # highest learning rate of the one-cycle schedule
     latent:int=8, # numbers in the code
     device:str='auto', # auto, cpu, cuda or mps
     seed:int=42, # runs with the same seed on the same machine give the same numbers
@@ -130,8 +130,8 @@ def train(
     set_seed(seed)
     data = load_tensors(dataset)
     (x, _), (xt, _) = data.train, data.test
-    spec = dict(latent=latent, ni=x.shape[1], size=list(x.shape[2:]))
-    model = ConvAutoencoder(**spec)
+    model = ConvAutoencoder(latent, ni=x.shape[1], size=x.shape[2:])
+    spec = dict(latent=latent, widths=model.widths, hidden=model.hidden, ni=model.ni, size=model.size)
     folder.mkdir(parents=True, exist_ok=True)
     n, pixels = sum(p.numel() for p in model.parameters()), x[0].numel()
     shape = '×'.join(map(str, x.shape[1:]))
@@ -139,7 +139,7 @@ def train(
           f'{shape}\nmodel   {n:,} parameters; {pixels} pixels → {latent} numbers', flush=True)
     metrics = MetricsCB()
     learn = Learner(model, _loaders(data, bs, seed, device, workers), F.mse_loss, lr,
-                    [ReconstructCB(), DeviceCB(device), OneCycleCB(), metrics, ProgressCB()], partial(optim.AdamW, weight_decay=0.01))
+                    [ReconstructCB(), DeviceCB(device), OneCycleCB(), metrics, ProgressCB()], partial(optim.AdamW, weight_decay=0.01, fused=True))
     start, interrupted = time.time(), False
     try: learn.fit(epochs)
     except KeyboardInterrupt:

@@ -150,11 +150,12 @@ def conv2d_loop(
                 res[:,f,i,j] = (window*weight[f]).sum((1, 2, 3))      # [N]
     return res if bias is None else res + bias[:,None,None]
 
-# %% ../nbs/05_convolutions.ipynb #b2dcd21f
+# %% ../nbs/05_convolutions.ipynb #2370ef3d
 def _make(
     name:str, # the parameter of `conv`
     cls, # a layer class, or a function that makes a layer
     *args, # for `cls`
+    **kwargs, # the same
 )->nn.Module:
     "A new layer; `TypeError` if `cls` does not make one."
     if isinstance(cls, nn.Module):
@@ -162,11 +163,13 @@ def _make(
         raise TypeError(f'conv: {name} must be a layer class, got a {made} that is made already. Pass the class {made} '
                         'without brackets, so that each block makes its own.')
     why = 'it makes no layer'
-    try: res = cls(*args)
+    try: res = cls(*args, **kwargs)
     except TypeError as e: res, why = None, e
     if isinstance(res, nn.Module): return res
-    raise TypeError(f"conv: {name} must be a layer class such as nn.{dict(act='ReLU').get(name, 'BatchNorm2d')}, got "
-                    f"{getattr(cls, '__name__', describe(cls))}: {why}. partial(cls, …) sets further arguments.")
+    such = dict(act='ReLU', norm='BatchNorm2d', layer='Conv2d')[name]
+    got = getattr(cls, '__name__', describe(cls))
+    raise TypeError(f'conv: {name} must be a layer class such as nn.{such}, got {got}: {why}. '
+                    'partial(cls, …) sets further arguments.')
 
 def conv(
     ni:int, # input channels
@@ -176,11 +179,13 @@ def conv(
     act=True, # True for ReLU, False or None for none, or a layer class; called without arguments
     norm=None, # class of a normalisation, called with nf; None for none
     bias:bool|None=None, # add a bias? None: unless a norm follows, which would subtract it again
+    layer=nn.Conv2d, # class of the convolution, called as `nn.Conv2d` is
 )->nn.Module: # [N,ni,H,W] → [N,nf,⌈H/stride⌉,⌈W/stride⌉] for odd `ks`
-    "Convolution, norm, activation; a bare `nn.Conv2d` if it stands alone. `TypeError`, `ValueError` for bad arguments."
+    "Convolution, norm, activation; a bare convolution if it stands alone. `TypeError`, `ValueError` for bad arguments."
     ni, nf, ks, stride = (check_int('conv', k, v) for k, v in dict(ni=ni, nf=nf, ks=ks, stride=stride).items())
     has_norm = norm is not None and norm is not False
-    layers = [nn.Conv2d(ni, nf, ks, stride, padding=ks//2, bias=not has_norm if bias is None else bool(bias))]
+    bias = not has_norm if bias is None else bool(bias)
+    layers = [_make('layer', layer, ni, nf, ks, stride, padding=ks//2, bias=bias)]
     if has_norm: layers.append(_make('norm', norm, nf))
     if act is not None and act is not False: layers.append(_make('act', nn.ReLU if act is True else act))
     return nn.Sequential(*layers) if len(layers)>1 else layers[0]

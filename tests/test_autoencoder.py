@@ -5,21 +5,30 @@ import torch.nn.functional as F
 from torch import nn
 
 from miniai.autoencoder import ConvAutoencoder, deconv, mean_image_mse, pca_mse, upsample_conv2d
+from miniai.layout import batch_last, is_batch_last
 
 def plain(x, w, b): return F.conv2d(F.interpolate(x, scale_factor=2, mode='nearest'), w, b, padding=w.shape[-1]//2)
 
 @pytest.mark.parametrize('ks', [1, 3, 5, 7, 9])
 @pytest.mark.parametrize('ni, nf, h, w', [(1, 1, 1, 1), (3, 2, 5, 4), (2, 5, 1, 7)])
 @pytest.mark.parametrize('dtype, tol', [(torch.float32, 1e-5), (torch.float64, 1e-12)])
-def test_fast_deconv_is_exact_in_all_gradients(ks, ni, nf, h, w, dtype, tol):
+@pytest.mark.parametrize('lay', [torch.Tensor.contiguous, batch_last])
+def test_fast_deconv_is_exact_in_all_gradients(ks, ni, nf, h, w, dtype, tol, lay):
     g = torch.Generator().manual_seed(ks)
     shapes = (2, ni, h, w), (nf, ni, ks, ks), (nf,)
     args = [torch.randn(s, generator=g, dtype=dtype).div_(ks).requires_grad_() for s in shapes]
-    a, b = plain(*args), upsample_conv2d(*args)
+    a, b = plain(*args), upsample_conv2d(lay(args[0]), *args[1:])
     back = torch.randn(a.shape, generator=g, dtype=dtype)
     for p, q in [(a, b), *zip(torch.autograd.grad(a, args, back), torch.autograd.grad(b, args, back))]:
         torch.testing.assert_close(q, p, rtol=tol*10, atol=tol*10 if dtype is torch.float32 else tol)
-    torch.testing.assert_close(upsample_conv2d(*args[:2]), plain(*args[:2], None), rtol=tol*10, atol=tol*10)
+    torch.testing.assert_close(upsample_conv2d(lay(args[0]), args[1]), plain(*args[:2], None), rtol=tol*10, atol=tol*10)
+
+@pytest.mark.parametrize('nf', [2, 8])
+def test_deconv_keeps_the_layout_and_can_be_differentiated_twice(nf):
+    g = torch.Generator().manual_seed(nf)
+    x, w = (torch.randn(s, generator=g, dtype=torch.float64, requires_grad=True) for s in ((3, 2, 3, 4), (nf, 2, 3, 3)))
+    assert is_batch_last(upsample_conv2d(batch_last(x), w)) and not is_batch_last(upsample_conv2d(x, w))
+    assert torch.autograd.gradgradcheck(lambda x, w: upsample_conv2d(batch_last(x), w), (x, w))
 
 def test_empty_batch(): assert deconv(3, 2)(torch.zeros(0, 3, 4, 4)).shape==(0, 2, 8, 8)
 
@@ -51,7 +60,7 @@ def test_every_size_comes_back(size, kw):
     assert all(p.grad is not None for p in m.parameters())
 
 @pytest.mark.parametrize('kw, word', [(dict(latent=0), 'latent'), (dict(latent=2.5), 'latent'), (dict(widths=()), 'empty'), (dict(widths=(8, 0)), 'widths'),
-                                      (dict(size=7), 'fewer widths'), (dict(ni=0), 'ni'), (dict(size=(28, 'x')), 'size')])
+                                      (dict(size=3), 'fewer widths'), (dict(hidden=(64, 0)), 'hidden'), (dict(ni=0), 'ni'), (dict(size=(28, 'x')), 'size')])
 def test_what_cannot_work_is_refused(kw, word):
     with pytest.raises((ValueError, TypeError), match=word): ConvAutoencoder(**kw)
 
@@ -59,6 +68,33 @@ def test_what_cannot_work_is_refused(kw, word):
                                           (torch.rand(28, 28), ValueError, 'N,C,H,W'), (torch.zeros(2, 1, 28, 28, dtype=torch.uint8), TypeError, 'x/255')])
 def test_wrong_images_are_explained(x, exc, word):
     with pytest.raises(exc, match=word): ConvAutoencoder()(x)
+
+def test_the_way_through_is_shown():
+    way = repr(ConvAutoencoder(8, (4, 6), (20, 10))).split('(', 1)[1].split(', ')[0]
+    assert way=='1×28×28 → 4×14×14 → 6×7×7 → 20 → 10 → 8 numbers → 10 → 20 → 6×7×7 → 4×14×14 → 1×28×28'
+    assert '6×7×7 → 4×14×14 → 1×28×28' in repr(ConvAutoencoder(None, (4, 6), (20,))) and '20' not in repr(ConvAutoencoder(None, (4, 6), (20,)))
+    assert ConvAutoencoder(31).hidden==(512, 256) and ConvAutoencoder(32).hidden==(512,) and ConvAutoencoder(4, hidden=()).hidden==()
+
+def test_without_bends_or_with_a_single_number():
+    m = ConvAutoencoder(1, (4,), (), act=nn.Identity, norm=None, out_act=None).double()
+    x, y = torch.rand(2, 3, 1, 28, 28, dtype=torch.float64)
+    torch.testing.assert_close(m((x+y)/2), (m(x)+m(y))/2)          # linear, and a constant
+    assert m.encode(x).shape==(3, 1)
+
+def test_beats_pca_with_as_many_numbers():
+    from functools import partial
+    from miniai.callbacks import OneCycleCB
+    from miniai.core import set_seed
+    from miniai.datasets import DataLoaders, load_tensors
+    from miniai.learner import DeviceCB, Learner, ReconstructCB
+    set_seed(0)
+    data = load_tensors('digits')
+    dls = DataLoaders.from_tensors(*data[:2], bs=64, seed=0)
+    learn = Learner(ConvAutoencoder(8), dls, F.mse_loss, 3e-3, [ReconstructCB(), DeviceCB('cpu'), OneCycleCB()], partial(torch.optim.AdamW, fused=True))
+    learn.fit(10, valid=False)
+    x, xt = (o[0]/255 for o in data[:2])
+    with torch.no_grad(): mse = F.mse_loss(learn.model.eval()(xt), xt).item()
+    assert mse<0.7*pca_mse(x, xt, 8)
 
 def test_halves_can_be_saved_apart(tmp_path):
     from safetensors.torch import load_file, save_file

@@ -206,6 +206,15 @@ def test_block_norm_and_bias():
 def test_block_errors(args, kw, exc, words):
     with pytest.raises(exc, match=f'^conv: .*{words}'): conv(*args, **kw)
 
+def test_block_takes_a_layer():
+    class Mine(nn.Conv2d): pass
+    block = conv(1, 2, 5, 1, norm=nn.BatchNorm2d, layer=Mine)
+    assert [type(o) for o in block] == [Mine, nn.BatchNorm2d, nn.ReLU] and block[0].bias is None
+    assert (block[0].kernel_size, block[0].stride, block[0].padding) == ((5, 5), (1, 1), (2, 2))
+    assert type(conv(1, 2, act=None, layer=Mine)) is Mine and conv(1, 2, layer=partial(Mine, padding_mode='reflect'))[0].padding_mode == 'reflect'
+    for o in (nn.ReLU(), F.conv2d, lambda *a, **k: 3):
+        with pytest.raises(TypeError, match='^conv: layer must be a layer class'): conv(1, 2, layer=o)
+
 def test_handed_on():
     from miniai import core
     assert all(getattr(M, o) is getattr(core, o) and o in M.__all__ for o in ('def_device', 'to_device', 'collate_device'))

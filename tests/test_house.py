@@ -64,7 +64,8 @@ def imports(path):
         if isinstance(node, ast.Import): yield from (a.name.split('.')[1] for a in node.names if a.name.startswith('miniai.'))
 
 may = dict(core='', plot='core', sources='core plot', datasets='core plot sources', training='core datasets', conv='core', im2col='core conv',
-           cnn='core conv', receptive='core plot', spreadsheet='core', autoencoder='core conv', metrics='core', summary='core receptive',
+           layout='core conv',
+           cnn='core conv', receptive='core plot', spreadsheet='core', autoencoder='core conv layout', metrics='core', summary='core receptive',
            events='', progress='core plot metrics events', learner='core plot metrics summary events progress',
            speed='core plot metrics events progress learner', safety='core events progress learner',
            callbacks='core plot metrics events progress learner speed safety',

@@ -1,0 +1,69 @@
+"""How well Fashion-MNIST goes through a code of 2, 8, 32 and 128 numbers, three seeds each: the recorded long runs.
+
+Each run is one call of miniai-train with its default network and all 60,000 training images; nothing is chosen by the test images, they
+are only measured after every epoch. About 27 seconds of one core an epoch. Finished runs lie in runs/long and are not repeated, so the
+script can be stopped and started again, or started twice with different --latents. RESULTS.md and long_runs.json, which lesson 14
+draws, are written when no run is missing."""
+import argparse, csv, json, shutil, time
+from pathlib import Path
+from statistics import mean
+
+import torch
+
+from miniai.cli import main as train
+from report import here, report
+
+epochs = {128: 30, 32: 12, 8: 12, 2: 30}                          # numbers in the code → passes over the training images
+folder = here.parent/'runs'/'long'
+
+def one(latent, seed):
+    "Train once, in one thread, and keep the run; it appears under its name only when it is whole."
+    path, tmp = folder/f'{latent}-{seed}', folder/f'tmp-{latent}-{seed}'
+    if path.exists(): return
+    shutil.rmtree(tmp, ignore_errors=True)
+    start = time.process_time()
+    args = dict(dataset='fashion_mnist', latent=latent, seed=seed, epochs=epochs[latent], bs=64, lr=3e-3, device='cpu', out=tmp)
+    if train([f'--{k}={v}' for k, v in args.items()]): raise SystemExit(f'the run with {latent} numbers and seed {seed} failed')
+    (tmp/'core_seconds').write_text(f'{time.process_time()-start:.0f}')
+    tmp.rename(path)
+
+def read(latent, seed):
+    "Settings and test errors, epoch by epoch, of a finished run."
+    path = folder/f'{latent}-{seed}'
+    rows = list(csv.DictReader((path/'history.csv').open()))
+    return dict(json.loads((path/'config.json').read_text()), curve=[float(r['test_mse']) for r in rows],
+                core_seconds=float((path/'core_seconds').read_text()))
+
+def collect(seeds):
+    "What all runs found, by numbers in the code."
+    res = {}
+    for k in sorted(epochs):
+        runs = [read(k, s) for s in seeds]
+        res[k] = dict(epochs=epochs[k], seeds=seeds, pca_mse=runs[0]['pca_mse'], parameters=runs[0]['parameters'],
+                      test_mse=[r['test_mse'] for r in runs], curves=[r['curve'] for r in runs],
+                      core_seconds=[r['core_seconds'] for r in runs])
+    return res
+
+def table(found):
+    "The runs as a table, and the curves of the first seed."
+    rows = [f"| {k} | {o['pca_mse']:.4f} | **{mean(o['test_mse']):.5f}** | {', '.join(f'{e:.5f}' for e in o['test_mse'])} | {o['epochs']} | "
+            f"{mean(c[11] for c in o['curves']):.5f} | {o['parameters']:,} | {mean(o['core_seconds']):,.0f} |" for k, o in found.items()]
+    curves = [f"{k} numbers: " + ' '.join(f'{v:.4f}' for v in o['curves'][0]) for k, o in found.items()]
+    return '\n'.join([
+        'Test MSE on the 10,000 test images, pixels in [0,1]: the mean of the seeds, and each of them. The weights are those of the last epoch.', '',
+        '| numbers | PCA | miniai | seeds | epochs | after epoch 12 | parameters | core seconds |',
+        '|---|---|---|---|---|---|---|---|', *rows, '', 'After every epoch, first seed:', '', '```', *curves, '```'])
+
+if __name__=='__main__':
+    ap = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+    ap.add_argument('--latents', type=int, nargs='*', default=sorted(epochs))
+    ap.add_argument('--seeds', type=int, nargs='*', default=[0, 1, 2])
+    args = ap.parse_args()
+    torch.set_num_threads(1)
+    folder.mkdir(parents=True, exist_ok=True)
+    for seed in args.seeds:
+        for latent in args.latents: one(latent, seed)
+    if all((folder/f'{k}-{s}').exists() for k in epochs for s in args.seeds):
+        found = collect(args.seeds)
+        (here/'long_runs.json').write_text(json.dumps(found))
+        report('long_runs', 'Fashion-MNIST through a code of 2 to 128 numbers', table(found))
