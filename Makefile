@@ -14,7 +14,7 @@ notebooks:  ## export, then run all lessons and save their outputs
 	nbdev-export && python nbs/run.py --slow
 
 bench:      ## measure; keep the figures in benchmarks/RESULTS.md
-	for o in default_run loading conv overhead autoencoder; do python benchmarks/$$o.py || exit 1; done
+	for o in default_run loading conv layout overhead autoencoder; do python benchmarks/$$o.py || exit 1; done
 
 clean:      ## remove what was built
 	rm -rf build dist *.egg-info .pytest_cache miniai/__pycache__ tests/__pycache__ nbs/__pycache__

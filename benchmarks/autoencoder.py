@@ -1,8 +1,9 @@
 """What the fast `deconv` saves, forward and backward, batch 256: beside nearest upsampling and a convolution, layer by layer,
 and in a training epoch of the lesson's autoencoder (1-2-4-8 channels, 60,000 images) beside the same model in plain PyTorch.
 
-Two threads. Least of `rounds` interleaved rounds. The plain loop has its images in memory as float32 and takes its batches by
-`DataLoader(TensorDataset)`; ours is `TensorDL` and the Learner with device, loss and progress, as in the lessons."""
+Two threads, and one for the epoch too. Least of `rounds` interleaved rounds. The plain loop has its images in memory as float32 and takes
+its batches by `DataLoader(TensorDataset)`; ours is `TensorDL` and the Learner with device, loss and progress, and the model has its
+images batch last, as in lessons 06b and 10."""
 import argparse, io
 from contextlib import redirect_stdout
 
@@ -14,6 +15,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from miniai.autoencoder import deconv
 from miniai.conv import conv
 from miniai.datasets import DataLoaders
+from miniai.layout import BatchLast, ThinConv2d
 from miniai.learner import DeviceCB, Learner, MetricsCB, ProgressCB, ReconstructCB
 from report import interleaved, report
 
@@ -27,11 +29,13 @@ def layer(ni, nf, n, fast):
     back = torch.randn_like(m(x))
     return lambda: torch.autograd.grad(m(x), [x, *m.parameters()], back)
 
-def model(fast):
-    "The first autoencoder of lesson 10."
+def model(ours):
+    "The first autoencoder of lesson 10, as it stands there or in plain PyTorch."
     torch.manual_seed(0)
-    down, up = [conv(1, 2), conv(2, 4), conv(4, 8)], [deconv(8, 4, fast=fast), deconv(4, 2, fast=fast), deconv(2, 1, act=None, fast=fast)]
-    return nn.Sequential(nn.ZeroPad2d(2), *down, *up, nn.ZeroPad2d(-2), nn.Sigmoid())
+    layer, lay = (ThinConv2d, [BatchLast()]) if ours else (nn.Conv2d, [])
+    down = [conv(i, o, layer=layer) for i, o in ((1, 2), (2, 4), (4, 8))]
+    up = [deconv(8, 4, fast=ours), deconv(4, 2, fast=ours), deconv(2, 1, act=None, fast=ours)]
+    return nn.Sequential(nn.ZeroPad2d(2), *lay, *down, *up, nn.ZeroPad2d(-2), nn.Sigmoid())
 
 def plain_epoch(images, bs):
     m, dl = model(False), DataLoader(TensorDataset(images.float()/255), bs, shuffle=True)
@@ -59,11 +63,15 @@ def main(rounds, n):
         ni, nf, side = shape
         rows.append(f"| {ni} → {nf}, {side}×{side} → {2*side}×{2*side} | {t['plain']*1e3:.2f} | {t['fast']*1e3:.2f} | {t['plain']/t['fast']:.1f} |")
     images = torch.randint(0, 256, (n, 1, 28, 28), dtype=torch.uint8)
-    t = interleaved(3, plain=plain_epoch(images, 256), ours=our_epoch(images, 256))
+    epochs = []
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        t = interleaved(3, plain=plain_epoch(images, 256), ours=our_epoch(images, 256))
+        epochs.append(f"| {threads} | {t['plain']:.2f} | {t['ours']:.2f} | {t['plain']/t['ours']:.1f} |")
     report('autoencoder', '`deconv`: upsampling and convolution at the low resolution', '\n'.join([
         '| channels and side | plain, ms | fast, ms | times faster |', '|---|---|---|---|', *rows, '',
-        f"A training epoch of the lesson's autoencoder, {n:,} images: {t['plain']:.2f} s in plain PyTorch, {t['ours']:.2f} s here: "
-        f"{t['plain']/t['ours']:.1f} times faster."]))
+        f"A training epoch of the lesson's autoencoder, {n:,} images:", '',
+        '| threads | plain PyTorch, s | miniai, s | times faster |', '|---|---|---|---|', *epochs]))
 
 if __name__=='__main__':
     ap = argparse.ArgumentParser(description=__doc__.split('\n')[0])

@@ -10,6 +10,7 @@ from torch.optim.lr_scheduler import ExponentialLR, LambdaLR, OneCycleLR, StepLR
 from torch.utils.data import DataLoader, IterableDataset
 
 import miniai.callbacks as M
+from conftest import At
 from miniai.callbacks import (BatchSchedCB, BatchTransformCB, CapturePreds, EMACB, EpochSchedCB, GradAccumCB, GradClipCB, OneCycleCB,
                               RecorderCB, current_lr)
 from miniai.core import set_seed
@@ -84,15 +85,6 @@ def test_bad_arguments(f, exc):
     with pytest.raises(exc): f()
 
 # --- schedules
-class At(Callback):
-    "Raises `exc` at the `nth` time that an event comes."
-    def __init__(self, event, exc=KeyboardInterrupt, nth=1, order=0):
-        self.exc, self.left, self.order = exc, nth, order
-        setattr(self, event, self._raise)
-    def _raise(self, learn):
-        self.left -= 1
-        if self.left==0: raise self.exc()
-
 def settings(learn): return [{k: v for k, v in g.items() if k!='params'} for g in learn.opt.param_groups]
 
 @pytest.mark.parametrize('event, order', [('before_epoch', 99), ('after_step', 0), ('after_batch', 99), ('after_fit', 0), ('cleanup_fit', -99)])

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn, optim
 
+from conftest import At
 from miniai.core import set_seed
 from miniai.events import event_names, stages
 from miniai.learner import Callback, CancelFitException, Learner, MetricsCB, TrainCB
@@ -23,15 +24,6 @@ def learner(*cbs, model=None, dls=None, loss_func=F.cross_entropy, lr=0.1, opt_f
     return Learner(model, dls or (batches(), batches()), loss_func, lr, [TrainCB(), MetricsCB(acc=Accuracy()), *cbs], opt_func)
 def state(learn): return [o.detach().clone() for o in learn.model.state_dict().values()]
 def same(a, b): return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
-
-class At(Callback):
-    "Raises `exc` at the `nth` time that an event comes."
-    def __init__(self, event, exc=KeyboardInterrupt, nth=1, order=0):
-        self.exc, self.left, self.order = exc, nth, order
-        setattr(self, event, self._raise)
-    def _raise(self, learn):
-        self.left -= 1
-        if self.left==0: raise self.exc()
 
 class ScriptCB(MetricsCB):
     "A `MetricsCB` whose validation losses are known."
