@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['mean_image_mse', 'pca_mse', 'upsample_conv2d', 'Deconv', 'deconv', 'ConvAutoencoder']
 
-# %% ../nbs/10_autoencoder.ipynb #8ad46622
+# %% ../nbs/10_autoencoder.ipynb #937c68eb
 import math
 from itertools import pairwise
 
@@ -13,16 +13,24 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .conv import conv
+from .conv import check_conv, check_pair, conv
 from .core import check_int, check_tensor, describe
 from .layout import is_batch_last, shuffle_batch_last, thin_conv2d
 
-# %% ../nbs/10_autoencoder.ipynb #637d61fc
+# %% ../nbs/10_autoencoder.ipynb #e754438d
+def _check_sets(who, train, test):
+    "`TypeError`, `ValueError` unless these are two sets of images of one shape."
+    for name, t in (('train', train), ('test', test)): check_tensor(who, name, t, kind='float', fix='Bytes need x/255.')
+    if not len(train) or not len(test) or train.shape[1:]!=test.shape[1:]:
+        raise ValueError(f'{who}: needs images of one shape to learn from and to judge by, got {describe(train)} '
+                         f'and {describe(test)}.')
+
 def mean_image_mse(
     train:torch.Tensor, # images to learn the mean from, [N,…], float
     test:torch.Tensor, # images to judge by, [M,…], float
 )->float:
     "Mean squared error of always answering with the mean training image: the yardstick without a code."
+    _check_sets('mean_image_mse', train, test)
     return F.mse_loss(train.mean(0, keepdim=True).expand_as(test), test).item()
 
 def pca_mse(
@@ -32,21 +40,30 @@ def pca_mse(
 )->float:
     "Mean squared error of PCA with `k` components, the best linear autoencoder with a code of `k` numbers."
     from sklearn.decomposition import PCA
-    pair = (check_tensor('pca_mse', name, t, kind='float') for name, t in (('train', train), ('test', test)))
-    a, b = (t.cpu().flatten(1).numpy() for t in pair)                    # [N,pixels]
+    _check_sets('pca_mse', train, test)
+    a, b = (t.detach().cpu().float().flatten(1).numpy() for t in (train, test))         # [N,pixels]
     pca = PCA(min(check_int('pca_mse', 'k', k), *a.shape), svd_solver='covariance_eigh').fit(a)
     return float(((pca.inverse_transform(pca.transform(b)) - b)**2).mean())
 
-# %% ../nbs/10_autoencoder.ipynb #72af9fc5
+# %% ../nbs/10_autoencoder.ipynb #00ff619f
+def _check_upsample(x, weight, bias):
+    "Cheap checks; `check_conv` finds the words."
+    k, fits = weight.shape[-2:], weight.ndim==x.ndim==4 and weight.shape[1]==x.shape[1]
+    if not fits or (bias is not None and bias.shape!=weight.shape[:1]): check_conv('upsample_conv2d', x, weight, bias)
+    if k[0]!=k[1] or k[0]%2==0:
+        raise ValueError(f'upsample_conv2d: kernels must be squares of an odd side, got {describe(weight)}.')
+
 def upsample_conv2d(
     x:torch.Tensor, # [N,ni,H,W]
     weight:torch.Tensor, # [nf,ni,k,k], k odd
     bias:torch.Tensor|None=None, # [nf]
 )->torch.Tensor: # [N,nf,2H,2W], batch last if `x` lies so
     """Nearest ×2 upsampling and a k×k convolution with padding k//2, at the low resolution. Exact, in all gradients.
+    `TypeError`, `ValueError` if they do not fit.
 
     One transposed convolution, its kernel the old one blurred by a 2×2 box; or, for few output channels or images that
     lie batch last, the four phases of that kernel and a pixel shuffle."""
+    _check_upsample(x, weight, bias)
     (nf, ni, k, _), (h, w), pad = weight.shape, x.shape[2:], weight.shape[-1]//2
     inside = x.is_cpu and len(x)>1 and is_batch_last(x)
     blurred = F.avg_pool2d(weight, 2, stride=1, padding=1, divisor_override=1)             # [nf,ni,k+1,k+1]
@@ -58,15 +75,19 @@ def upsample_conv2d(
     if inside: return shuffle_batch_last(thin_conv2d(x, phases, bias, padding=pad), pad)
     return F.pixel_shuffle(F.conv2d(x, phases, bias, padding=pad), 2)[:,:,pad:pad+2*h,pad:pad+2*w]
 
-# %% ../nbs/10_autoencoder.ipynb #98d1c889
+# %% ../nbs/10_autoencoder.ipynb #e82ddc9f
 class Deconv(nn.Sequential):
-    "Upsampling, convolution and what follows them, computed by `upsample_conv2d` if `fast`."
+    "Upsampling, convolution and what follows, by `upsample_conv2d` if `fast`: the first two are not called then."
     fast, is_chain = True, True          # receptive fields may follow it layer by layer
     def forward(self, x):
-        if not self.fast: return super().forward(x)
-        x = upsample_conv2d(x, self[1].weight, self[1].bias)
-        for layer in self[2:]: x = layer(x)
+        _, conv, *rest = self
+        own = isinstance(conv.weight, nn.Parameter)                 # pruned weights are made when the layer is called
+        if not (self.fast and own): return super().forward(x)
+        x = upsample_conv2d(x, conv.weight, conv.bias)
+        for layer in rest: x = layer(x)
         return x
+
+    def __getitem__(self, i): return nn.Sequential(*list(self)[i]) if isinstance(i, slice) else super().__getitem__(i)
 
     def macs(
         self,
@@ -96,14 +117,14 @@ def deconv(
     res.fast = fast
     return res
 
-# %% ../nbs/10_autoencoder.ipynb #6deb4c60
+# %% ../nbs/10_autoencoder.ipynb #2ad08ba2
 def _check_sizes(widths, hidden, ni, size)->tuple: # height and width; padding of four sides; grid of the last map
     "Refuse what no autoencoder can have, and pad so that every block halves. `TypeError`, `ValueError`."
     who, step = 'ConvAutoencoder', 2**len(widths)
     if not widths: raise ValueError(f'{who}: widths is empty; give the channels of each block, such as (16, 32).')
     many = [('widths', o) for o in widths] + [('hidden', o) for o in hidden]
     for name, o in [('ni', ni), *many]: check_int(who, name, o)
-    h, w = (check_int(who, 'size', o) for o in (size if isinstance(size, (tuple, list)) else (size, size)))
+    h, w = check_pair(who, 'size', size, 1)
     if min(h, w)<step:
         raise ValueError(f'{who}: {len(widths)} blocks halve the image {len(widths)} times, so it needs {step} pixels '
                          f'a side; size is {h}×{w}. Use fewer widths.')
@@ -122,7 +143,7 @@ class ConvAutoencoder(nn.Module):
         self,
         latent:int|None=32, # numbers in the code; None for a spatial code, the last feature map
         widths:tuple=(16, 32), # channels of the blocks; each halves the image
-        hidden:tuple|None=None, # units of the dense layers before a flat code; None: 512, then 256 if latent<32
+        hidden:tuple|None=None, # units of the dense layers before a flat code; None: chosen by its size
         ni:int=1, # channels of the images
         size:int|tuple=28, # side of the images, or height and width; padded to a multiple of 2**blocks
         act=nn.SiLU, # activation, a layer class
@@ -133,8 +154,13 @@ class ConvAutoencoder(nn.Module):
         super().__init__()
         flat = latent is not None
         if flat: latent = check_int('ConvAutoencoder', 'latent', latent)
-        if hidden is None: hidden = (512, 256) if flat and latent<32 else (512,)
-        self.widths, self.hidden, self.ni = tuple(widths), tuple(hidden) if flat else (), ni
+        for name, o in (('widths', widths), ('hidden', () if hidden is None else hidden)):
+            if not isinstance(o, (tuple, list)):
+                raise TypeError(f'ConvAutoencoder: {name} must be a tuple, such as (16, 32), got {describe(o)}.')
+        act = nn.ReLU if act is True else act or nn.Identity
+        if not flat: hidden = ()
+        elif hidden is None: hidden = () if latent>=64 else (512,) if latent>=32 else (512, 256)      # see lesson 14
+        self.widths, self.hidden, self.ni = tuple(widths), tuple(hidden), ni
         self.size, pad, grid = _check_sizes(self.widths, self.hidden, ni, size)
         self.shape = (self.widths[-1], *grid)
         self.latent = latent if flat else math.prod(self.shape)
@@ -166,7 +192,10 @@ class ConvAutoencoder(nn.Module):
         self,
         z:torch.Tensor, # codes, as `encode` gives them
     )->torch.Tensor: # images [N,ni,H,W]
-        "Codes to images."
+        "Codes to images. `TypeError` or `ValueError` if `z` is no such batch."
+        check_tensor('ConvAutoencoder', 'z', z, kind='float')
+        shape = (self.latent,) if isinstance(self.encoder[-1], nn.Linear) else self.shape
+        if z.shape[1:]!=shape: raise ValueError(f'ConvAutoencoder: its codes are {["N", *shape]}, got {describe(z)}.')
         return self.decoder(z)
 
     def forward(self, x): return self.decode(self.encode(x))

@@ -66,7 +66,7 @@ def _evaluate(model, dl, device)->float:
             metric.add(model(xb), xb)
     return metric.value
 
-# %% ../nbs/15_cli.ipynb #3ba6659f
+# %% ../nbs/15_cli.ipynb #29146f3f
 def _save(
     out:Path, # the run's folder
     model, # the trained autoencoder, on the CPU
@@ -101,14 +101,16 @@ def load_model(
     path, # a model.safetensors, or the folder of the run
 )->ConvAutoencoder: # on the CPU, in evaluation mode
     "The autoencoder that `miniai-train` saved. `FileNotFoundError` if there is none, `ValueError` if not its file."
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
     path = Path(path)
     if path.is_dir(): path = path/'model.safetensors'
     if not path.is_file(): raise FileNotFoundError(f'load_model: no file {path}. Give the folder of a run in runs/.')
-    with safe_open(path, 'pt') as f:
-        if 'spec' not in (f.metadata() or {}): raise ValueError(f'load_model: {path} was not written by miniai-train.')
-        model = ConvAutoencoder(**json.loads(f.metadata()['spec']))
-        model.load_state_dict({k: f.get_tensor(k) for k in f.keys()})
+    try:
+        with safe_open(path, 'pt') as f:
+            model = ConvAutoencoder(**json.loads(f.metadata()['spec']))
+            model.load_state_dict({k: f.get_tensor(k) for k in f.keys()})
+    except (SafetensorError, KeyError, TypeError, RuntimeError, json.JSONDecodeError) as e:
+        raise ValueError(f'load_model: {path} is no whole file of this miniai-train ({str(e).splitlines()[0]}).') from e
     return model.eval()
 
 # %% ../nbs/15_cli.ipynb #06cf2627

@@ -55,7 +55,7 @@ class BatchLast(nn.Identity):
         "Moving is no multiplication: for `summary`."
         return 0
 
-# %% ../nbs/06b_layout.ipynb #c2c9ddf8
+# %% ../nbs/06b_layout.ipynb #d2e18958
 class _Plan(NamedTuple):
     "The geometry of a call: all that is known before a pixel is touched."
     stride:tuple # (rows, columns)
@@ -88,18 +88,19 @@ def _make_plan(x, weight, bias, stride, padding):
 _plans = {}        # of calls that were right
 
 def _plan(x, weight, bias, stride, padding):
-    "The plan for a call; as in lesson 06, calls of one kind are checked once. A short key, as it costs time too."
+    "The plan for a call. As in lesson 06, calls of one kind are checked once."
     try:
-        key = (x.shape, x.dtype, weight.shape, weight.dtype, bias is None or bias.shape,
-               stride, type(stride), padding, type(padding))          # 1, 1.0 and True are equal
+        tensors = [(o.shape, o.dtype, o.device) for o in ((x, weight) if bias is None else (x, weight, bias))]
+        stride, padding = ((o, o) if type(o) is int else o for o in (stride, padding))
+        key = (*tensors, stride, padding, *map(type, (*stride, *padding)))          # 1, 1.0 and True are equal
         plan = _plans.get(key)
-    except (AttributeError, TypeError): return _make_plan(x, weight, bias, stride, padding)      # no tensor; a list
+    except (AttributeError, TypeError): return _make_plan(x, weight, bias, stride, padding)      # no tensor, no pairs
     if plan is None:
         if len(_plans)>=1000: _plans.clear()                # sizes that never return should not pile up
         plan = _plans[key] = _make_plan(x, weight, bias, stride, padding)
     return plan
 
-# %% ../nbs/06b_layout.ipynb #fe47844b
+# %% ../nbs/06b_layout.ipynb #e0494f5d
 def _gather(x, plan):
     "Images [N,C,H,W] into columns [C·kh·kw,oh·ow·N]: rows of N numbers, copied whole."
     if plan.padding==(0, 0): padded = _rows(x)
@@ -111,13 +112,13 @@ def _gather(x, plan):
 def _scatter(cols, plan):
     "The adjoint: each number is added to the pixel that it came from. Images [N,C,H,W]."
     res, cols = cols.new_zeros(plan.padded), cols.view(plan.windows)
-    steps, at = cols.stride(), cols.storage_offset()
+    steps = cols.stride()
     for sizes, place, source in plan.blocks:                # as_strided, because slices cost three times as much
-        res.as_strided(sizes, plan.steps, place).add_(cols.as_strided(sizes, steps, at+source))
+        res.as_strided(sizes, plan.steps, place).add_(cols.as_strided(sizes, steps, source))
     n, c, (_, h, w, _), (ph, pw) = plan.out[0], plan.padded[0], plan.padded, plan.padding
     return res.as_strided((n, c, h-2*ph, w-2*pw), plan.inner, plan.start)
 
-# %% ../nbs/06b_layout.ipynb #b03c0906
+# %% ../nbs/06b_layout.ipynb #3c762ffc
 class _ThinConv2d(Function):
     "One product for the batch; on the way back, one for the weights and one for the images."
     @staticmethod
@@ -125,8 +126,10 @@ class _ThinConv2d(Function):
         cols, kernels = _gather(x, plan), weight.flatten(1)                    # [K,L] and [nf,K]
         ctx.plan = plan
         ctx.save_for_backward(x, weight, cols if ctx.needs_input_grad[1] else None)
-        res = kernels.mm(cols) if bias is None else torch.addmm(bias.unsqueeze(1), kernels, cols)
-        return res.as_strided(plan.out, _steps(*plan.out))
+        res = x.new_empty_strided(plan.out, _steps(*plan.out))                 # no view: a ReLU may work in place
+        rows = res.permute(1, 2, 3, 0).view(len(weight), -1)
+        torch.mm(kernels, cols, out=rows) if bias is None else torch.addmm(bias.unsqueeze(1), kernels, cols, out=rows)
+        return res
 
     @staticmethod
     def backward(ctx, g):                                                      # [N,nf,oh,ow]
@@ -139,7 +142,7 @@ class _ThinConv2d(Function):
         dx = _scatter(weight.flatten(1).t().mm(g), plan) if need_x else None
         return dx, g.mm(cols.t()).view(weight.shape) if need_w else None, g.sum(1) if need_b else None, None
 
-# %% ../nbs/06b_layout.ipynb #f98f08d1
+# %% ../nbs/06b_layout.ipynb #72130984
 def thin_conv2d(
     x:torch.Tensor, # images [N,C,H,W], float; fast if they lie batch last
     weight:torch.Tensor, # kernels [nf,C,kh,kw]
@@ -150,8 +153,9 @@ def thin_conv2d(
     """`F.conv2d` for few channels and many images: one product for the whole batch. Errors as in `check_conv`.
 
     Gradients of gradients work; the transforms of `torch.func` and forward-mode differentiation do not."""
+    if isinstance(x, torch.Tensor) and torch.is_autocast_enabled(x.device.type):        # dtypes may differ there
+        return batch_last(F.conv2d(x, weight, bias, stride, padding))
     plan = _plan(x, weight, bias, stride, padding)
-    if torch.is_autocast_enabled(x.device.type): return batch_last(F.conv2d(x, weight, bias, stride, padding))
     return _ThinConv2d.apply(x, weight, bias, plan)
 
 # %% ../nbs/06b_layout.ipynb #31a29675
@@ -165,7 +169,7 @@ class ThinConv2d(nn.Conv2d):
             return thin_conv2d(x, self.weight, self.bias, self.stride, self.padding)
         return super().forward(x)
 
-# %% ../nbs/06b_layout.ipynb #17158927
+# %% ../nbs/06b_layout.ipynb #faf4b1b0
 def _phases(
     y:torch.Tensor, # [4·C,h,w,N], contiguous
     res:torch.Tensor, # [C,2·(h-crop),2·(w-crop),N], contiguous
@@ -185,9 +189,10 @@ class _Shuffle(Function):
     @staticmethod
     def forward(ctx, y, crop):
         ctx.shape, ctx.crop, (n, c, h, w) = y.shape, crop, y.shape
-        res = y.new_empty(c//4, 2*(h-crop), 2*(w-crop), n)
-        for old, new in _phases(_rows(y), res, crop): new.copy_(old)
-        return res.permute(3, 0, 1, 2)
+        out = n, c//4, 2*(h-crop), 2*(w-crop)
+        res = y.new_empty_strided(out, _steps(*out))
+        for old, new in _phases(_rows(y), res.permute(1, 2, 3, 0), crop): new.copy_(old)
+        return res
 
     @staticmethod
     def backward(ctx, g):

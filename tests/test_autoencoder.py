@@ -73,7 +73,8 @@ def test_the_way_through_is_shown():
     way = repr(ConvAutoencoder(8, (4, 6), (20, 10))).split('(', 1)[1].split(', ')[0]
     assert way=='1×28×28 → 4×14×14 → 6×7×7 → 20 → 10 → 8 numbers → 10 → 20 → 6×7×7 → 4×14×14 → 1×28×28'
     assert '6×7×7 → 4×14×14 → 1×28×28' in repr(ConvAutoencoder(None, (4, 6), (20,))) and '20' not in repr(ConvAutoencoder(None, (4, 6), (20,)))
-    assert ConvAutoencoder(31).hidden==(512, 256) and ConvAutoencoder(32).hidden==(512,) and ConvAutoencoder(4, hidden=()).hidden==()
+    assert [ConvAutoencoder(k).hidden for k in (31, 32, 63, 64)]==[(512, 256), (512,), (512,), ()]
+    assert ConvAutoencoder(None).hidden==() and ConvAutoencoder(4, hidden=()).hidden==()
 
 def test_without_bends_or_with_a_single_number():
     m = ConvAutoencoder(1, (4,), (), act=nn.Identity, norm=None, out_act=None).double()
@@ -112,3 +113,62 @@ def test_yardsticks():
     assert pca_mse(x[:150], x[150:], 3)<1e-10<pca_mse(x[:150], x[150:], 2)<mean_image_mse(x[:150], x[150:])
     assert pca_mse(x[:150], x[150:], 1000)<1e-10
     with pytest.raises(ValueError, match='k must be'): pca_mse(x, x, 0)
+
+@pytest.mark.parametrize('lay', [torch.Tensor.contiguous, batch_last])
+@pytest.mark.parametrize('weight, bias, exc', [((3, 2, 4, 4), None, ValueError), ((3, 2, 3, 5), None, ValueError), ((3, 1, 3, 3), None, ValueError),
+                                               ((3, 2, 3, 3), (1,), ValueError), ((2, 3, 3), None, ValueError)])
+def test_upsample_conv2d_refuses(lay, weight, bias, exc):
+    with pytest.raises(exc, match='upsample_conv2d'):
+        upsample_conv2d(lay(torch.rand(4, 2, 6, 5)), torch.rand(weight), None if bias is None else torch.rand(bias))
+
+def test_pruning_counts():
+    from torch.nn.utils import prune
+    x = torch.rand(2, 2, 4, 4)
+    fast, slow = deconv(2, 3), deconv(2, 3, fast=False)
+    slow.load_state_dict(fast.state_dict())
+    for o in (fast, slow):
+        prune.l1_unstructured(o[1], 'weight', .5)
+        with torch.no_grad(): o[1].weight_orig.mul_(2)
+    torch.testing.assert_close(fast(x), slow(x))
+
+def test_a_piece_of_a_deconv_is_a_plain_sequence():
+    layer, x = deconv(2, 3), torch.rand(2, 2, 4, 4)
+    torch.testing.assert_close(layer[2:](layer[:2](x)), layer(x))
+    assert type(layer[:1]) is nn.Sequential and layer[:1](x).shape==(2, 2, 8, 8)
+
+@pytest.mark.parametrize('lay', [torch.Tensor.contiguous, batch_last])
+def test_thin_layers_in_half_precision_and_in_place(lay):
+    from miniai.layout import ThinConv2d
+    torch.manual_seed(0)
+    m = nn.Sequential(ThinConv2d(2, 3, 3, padding=1), nn.ReLU(True), ThinConv2d(3, 4, 3, stride=2, padding=1), nn.ReLU(True),
+                      deconv(4, 2, act=lambda: nn.ReLU(True)), deconv(2, 1, act=None))
+    x = torch.rand(4, 2, 6, 8)
+    m(lay(x)).square().mean().backward()
+    want, grads = m(x), [p.grad.clone() for p in m.parameters()]
+    m.zero_grad()
+    want.square().mean().backward()
+    for p, g in zip(m.parameters(), grads): torch.testing.assert_close(p.grad, g, rtol=1e-4, atol=1e-6)
+    with torch.autocast('cpu', torch.bfloat16): half = m(lay(x))
+    torch.testing.assert_close(half.float(), want, rtol=.05, atol=.05)
+    half.float().mean().backward()
+
+@pytest.mark.parametrize('kw, exc, word', [(dict(widths=16), TypeError, 'widths'), (dict(hidden=64), TypeError, 'hidden'), (dict(size=(28,)), ValueError, 'size'),
+                                           (dict(size=(28, 28, 28)), ValueError, 'size'), (dict(act=nn.ReLU()), TypeError, 'act')])
+def test_arguments_of_the_wrong_kind(kw, exc, word):
+    with pytest.raises(exc, match=word): ConvAutoencoder(**kw)
+
+def test_no_activation_and_the_default_one():
+    assert not [m for m in ConvAutoencoder(4, act=None, out_act=None).modules() if isinstance(m, (nn.ReLU, nn.SiLU))]
+    assert [m for m in ConvAutoencoder(4, act=True).modules() if isinstance(m, nn.ReLU)]
+
+@pytest.mark.parametrize('latent, z', [(4, torch.rand(2, 5)), (4, torch.rand(2, 4, 1, 1)), (None, torch.rand(2, 32, 3, 3))])
+def test_codes_of_another_shape_are_explained(latent, z):
+    with pytest.raises(ValueError, match='codes'): ConvAutoencoder(latent).decode(z)
+
+@pytest.mark.parametrize('yardstick', [mean_image_mse, lambda a, b: pca_mse(a, b, 1)])
+def test_yardsticks_refuse_what_does_not_fit(yardstick):
+    x = torch.rand(5, 1, 4, 4)
+    for a, b in ((x, torch.rand(5, 3, 4, 4)), (x[:0], x), (x, x[:0])):
+        with pytest.raises(ValueError, match='one shape'): yardstick(a, b)
+    with pytest.raises(TypeError, match='float'): yardstick(x.byte(), x)
+    assert yardstick(x.bfloat16().requires_grad_(), x.bfloat16())>=0

@@ -212,3 +212,11 @@ def test_fields_and_counts_pass_through():
     assert tables[0].macs==tables[1].macs and [r.field for r in tables[0]]==[r.field for r in tables[1] if r.layer!='BatchLast']
     moved, = [r for r in tables[1] if r.layer=='BatchLast']
     assert moved.macs==0 and moved.params==0 and moved.out==(1, 32, 32)
+
+@pytest.mark.parametrize('change, exc', [(dict(bias=torch.zeros(6).double()), TypeError), (dict(bias=torch.zeros(1)), ValueError), (dict(bias=torch.zeros(6).numpy()), TypeError),
+                                         (dict(weight=torch.ones(6, 2, 3, 3).double()), TypeError), (dict(weight=torch.ones(6, 2, 3, 3, device='meta')), ValueError),
+                                         (dict(stride=(1., 1.)), TypeError), (dict(stride=(True, True)), TypeError), (dict(stride=1.), TypeError)])
+def test_a_right_call_excuses_no_wrong_one(change, exc):
+    args = dict(x=batch_last(torch.ones(4, 2, 5, 5)), weight=torch.ones(6, 2, 3, 3), bias=torch.zeros(6), stride=(1, 1), padding=0)
+    thin_conv2d(**args)
+    with pytest.raises(exc, match='thin_conv2d'): thin_conv2d(**args | change)
