@@ -2,9 +2,10 @@
 
 Each run is one call of miniai-train with its default network and all 60,000 training images; nothing is chosen by the test images, they
 are only measured after every epoch. About 27 seconds of one core an epoch. Finished runs lie in runs/long and are not repeated, so the
-script can be stopped and started again, or started twice with different --latents. RESULTS.md and long_runs.json, which lesson 14
-draws, are written when no run is missing."""
+script can be stopped and started again, or started twice with different --latents. RESULTS.md, and long_runs.json which lesson 14
+draws, hold all finished runs; `--seeds` without a number only writes them."""
 import argparse, csv, json, shutil, time
+from functools import partial
 from pathlib import Path
 from statistics import mean
 
@@ -19,7 +20,7 @@ folder = here.parent/'runs'/'long'
 def one(latent, seed):
     "Train once, in one thread, and keep the run; it appears under its name only when it is whole."
     path, tmp = folder/f'{latent}-{seed}', folder/f'tmp-{latent}-{seed}'
-    if path.exists() and read(latent, seed)['epochs']==epochs[latent]: return
+    if read(latent, seed): return
     shutil.rmtree(path, ignore_errors=True)
     shutil.rmtree(tmp, ignore_errors=True)
     start = time.process_time()
@@ -29,18 +30,20 @@ def one(latent, seed):
     tmp.rename(path)
 
 def read(latent, seed):
-    "Settings and test errors, epoch by epoch, of a finished run."
+    "Settings and test errors, epoch by epoch, of a finished run of the present length; None if there is none."
     path = folder/f'{latent}-{seed}'
+    if not path.exists() or json.loads((path/'config.json').read_text())['epochs']!=epochs[latent]: return None
     rows = list(csv.DictReader((path/'history.csv').open()))
     return dict(json.loads((path/'config.json').read_text()), curve=[float(r['test_mse']) for r in rows],
                 core_seconds=float((path/'core_seconds').read_text()))
 
-def collect(seeds):
-    "What all runs found, by numbers in the code."
+def collect():
+    "What the finished runs found, by numbers in the code."
     res = {}
     for k in sorted(epochs):
-        runs = [read(k, s) for s in seeds]
-        res[k] = dict(epochs=epochs[k], seeds=seeds, pca_mse=runs[0]['pca_mse'], parameters=runs[0]['parameters'],
+        runs = [r for r in map(partial(read, k), range(3)) if r]
+        if not runs: continue
+        res[k] = dict(epochs=epochs[k], seeds=[r['seed'] for r in runs], pca_mse=runs[0]['pca_mse'], parameters=runs[0]['parameters'],
                       test_mse=[r['test_mse'] for r in runs], curves=[r['curve'] for r in runs],
                       core_seconds=[r['core_seconds'] for r in runs])
     return res
@@ -64,8 +67,6 @@ if __name__=='__main__':
     folder.mkdir(parents=True, exist_ok=True)
     for seed in args.seeds:
         for latent in args.latents: one(latent, seed)
-    seeds = [0, 1, 2]
-    if all((folder/f'{k}-{s}').exists() for k in epochs for s in seeds):
-        found = collect(seeds)
-        (here/'long_runs.json').write_text(json.dumps(found))
-        report('long_runs', 'Fashion-MNIST through a code of 2 to 128 numbers', table(found))
+    found = collect()
+    (here/'long_runs.json').write_text(json.dumps(found))
+    report('long_runs', 'Fashion-MNIST through a code of 2 to 128 numbers', table(found))
