@@ -3,9 +3,10 @@ and in a training epoch of the lesson's autoencoder (1-2-4-8 channels, 60,000 im
 
 Two threads, and one for the epoch too. Least of `rounds` interleaved rounds. The plain loop has its images in memory as float32 and takes
 its batches by `DataLoader(TensorDataset)`; ours is `TensorDL` and the Learner with device, loss and progress, and the model has its
-images batch last, as in lessons 06b and 10."""
+images batch last inside, as in lessons 06b and 10. Both use the fused Adam."""
 import argparse, io
 from contextlib import redirect_stdout
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -15,10 +16,11 @@ from torch.utils.data import DataLoader, TensorDataset
 from miniai.autoencoder import deconv
 from miniai.conv import conv
 from miniai.datasets import DataLoaders
-from miniai.layout import BatchLast, ThinConv2d
+from miniai.layout import BatchFirst, BatchLast, ThinConv2d
 from miniai.learner import DeviceCB, Learner, MetricsCB, ProgressCB, ReconstructCB
 from report import interleaved, report
 
+adam   = partial(optim.Adam, fused=True)
 asked  = [(4, 2, 8), (2, 1, 16), (32, 16, 14), (16, 8, 16)]
 others = [(8, 4, 4), (1, 1, 32), (3, 3, 32), (16, 1, 14), (64, 32, 7), (64, 64, 16), (128, 64, 4)]
 
@@ -32,14 +34,14 @@ def layer(ni, nf, n, fast):
 def model(ours):
     "The first autoencoder of lesson 10, as it stands there or in plain PyTorch."
     torch.manual_seed(0)
-    layer, lay = (ThinConv2d, [BatchLast()]) if ours else (nn.Conv2d, [])
+    layer, there, back = (ThinConv2d, [BatchLast()], [BatchFirst()]) if ours else (nn.Conv2d, [], [])
     down = [conv(i, o, layer=layer) for i, o in ((1, 2), (2, 4), (4, 8))]
     up = [deconv(8, 4, fast=ours), deconv(4, 2, fast=ours), deconv(2, 1, act=None, fast=ours)]
-    return nn.Sequential(nn.ZeroPad2d(2), *lay, *down, *up, nn.ZeroPad2d(-2), nn.Sigmoid())
+    return nn.Sequential(nn.ZeroPad2d(2), *there, *down, *up, *back, nn.ZeroPad2d(-2), nn.Sigmoid())
 
 def plain_epoch(images, bs):
     m, dl = model(False), DataLoader(TensorDataset(images.float()/255), bs, shuffle=True)
-    opt = optim.Adam(m.parameters(), 1e-3)
+    opt = adam(m.parameters(), 1e-3)
     def run():
         for xb, in dl:
             F.mse_loss(m(xb), xb).backward()
@@ -50,7 +52,7 @@ def plain_epoch(images, bs):
 def our_epoch(images, bs):
     dls = DataLoaders.from_tensors((images, torch.zeros(len(images))), (images[:bs], torch.zeros(bs)), bs=bs)
     cbs = [ReconstructCB(), DeviceCB('cpu'), MetricsCB(), ProgressCB()]
-    learn = Learner(model(True), dls, F.mse_loss, 1e-3, cbs, optim.Adam)
+    learn = Learner(model(True), dls, F.mse_loss, 1e-3, cbs, adam)
     def run():
         with redirect_stdout(io.StringIO()): learn.fit(1, valid=False)
     return run
@@ -66,7 +68,7 @@ def main(rounds, n):
     epochs = []
     for threads in (1, 2):
         torch.set_num_threads(threads)
-        t = interleaved(3, plain=plain_epoch(images, 256), ours=our_epoch(images, 256))
+        t = interleaved(9, plain=plain_epoch(images, 256), ours=our_epoch(images, 256))
         epochs.append(f"| {threads} | {t['plain']:.2f} | {t['ours']:.2f} | {t['plain']/t['ours']:.1f} |")
     report('autoencoder', '`deconv`: upsampling and convolution at the low resolution', '\n'.join([
         '| channels and side | plain, ms | fast, ms | times faster |', '|---|---|---|---|', *rows, '',

@@ -45,7 +45,7 @@ def pca_mse(
     pca = PCA(min(check_int('pca_mse', 'k', k), *a.shape), svd_solver='covariance_eigh').fit(a)
     return float(((pca.inverse_transform(pca.transform(b)) - b)**2).mean())
 
-# %% ../nbs/10_autoencoder.ipynb #00ff619f
+# %% ../nbs/10_autoencoder.ipynb #6bb4a53e
 def _check_upsample(x, weight, bias):
     "Cheap checks; `check_conv` finds the words."
     k, fits = weight.shape[-2:], weight.ndim==x.ndim==4 and weight.shape[1]==x.shape[1]
@@ -64,16 +64,19 @@ def upsample_conv2d(
     One transposed convolution, its kernel the old one blurred by a 2×2 box; or, for few output channels or images that
     lie batch last, the four phases of that kernel and a pixel shuffle."""
     _check_upsample(x, weight, bias)
-    (nf, ni, k, _), (h, w), pad = weight.shape, x.shape[2:], weight.shape[-1]//2
+    (nf, ni, k, _), pad = weight.shape, weight.shape[-1]//2
     inside = x.is_cpu and len(x)>1 and is_batch_last(x)
     blurred = F.avg_pool2d(weight, 2, stride=1, padding=1, divisor_override=1)             # [nf,ni,k+1,k+1]
     if nf>4 and not inside:
         return F.conv_transpose2d(x, blurred.flip(2, 3).transpose(0, 1), bias, stride=2, padding=pad)
-    phases = F.pixel_unshuffle(blurred, 2).view(nf, ni, 4, pad+1, pad+1).flip(2)           # every second tap, 4 ways
-    phases = phases.transpose(1, 2).flatten(0, 1)                                          # [4·nf,ni,pad+1,pad+1]
-    if bias is not None: bias = bias.repeat_interleave(4)
-    if inside: return shuffle_batch_last(thin_conv2d(x, phases, bias, padding=pad), pad)
-    return F.pixel_shuffle(F.conv2d(x, phases, bias, padding=pad), 2)[:,:,pad:pad+2*h,pad:pad+2*w]
+    odd = pad%2                                                                            # the first pixel has phase 1
+    phases = F.pixel_unshuffle(blurred, 2).view(nf, ni, 4, pad+1, pad+1)                   # every second tap, 4 ways
+    phases = phases.transpose(1, 2) if inside and odd else phases.flip(2).transpose(1, 2)
+    if bias is not None: bias = bias[:,None].expand(-1, 4).flatten()
+    args = phases.flatten(0, 1), bias, 1, (pad+odd)//2                                     # [4·nf,ni,pad+1,pad+1]
+    if inside: return shuffle_batch_last(thin_conv2d(x, *args), shift=odd)
+    res = F.pixel_shuffle(F.conv2d(x, *args), 2)
+    return res[:,:,1:-1,1:-1] if odd else res
 
 # %% ../nbs/10_autoencoder.ipynb #e82ddc9f
 class Deconv(nn.Sequential):
@@ -117,7 +120,7 @@ def deconv(
     res.fast = fast
     return res
 
-# %% ../nbs/10_autoencoder.ipynb #2ad08ba2
+# %% ../nbs/10_autoencoder.ipynb #b5bb6da3
 def _check_sizes(widths, hidden, ni, size)->tuple: # height and width; padding of four sides; grid of the last map
     "Refuse what no autoencoder can have, and pad so that every block halves. `TypeError`, `ValueError`."
     who, step = 'ConvAutoencoder', 2**len(widths)
@@ -159,7 +162,7 @@ class ConvAutoencoder(nn.Module):
                 raise TypeError(f'ConvAutoencoder: {name} must be a tuple, such as (16, 32), got {describe(o)}.')
         act = nn.ReLU if act is True else act or nn.Identity
         if not flat: hidden = ()
-        elif hidden is None: hidden = () if latent>=64 else (512,) if latent>=32 else (512, 256)      # see lesson 14
+        elif hidden is None: hidden = () if latent>64 else (512,) if latent>=32 else (512, 256)      # see lesson 14
         self.widths, self.hidden, self.ni = tuple(widths), tuple(hidden), ni
         self.size, pad, grid = _check_sizes(self.widths, self.hidden, ni, size)
         self.shape = (self.widths[-1], *grid)

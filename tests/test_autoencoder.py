@@ -73,7 +73,7 @@ def test_the_way_through_is_shown():
     way = repr(ConvAutoencoder(8, (4, 6), (20, 10))).split('(', 1)[1].split(', ')[0]
     assert way=='1×28×28 → 4×14×14 → 6×7×7 → 20 → 10 → 8 numbers → 10 → 20 → 6×7×7 → 4×14×14 → 1×28×28'
     assert '6×7×7 → 4×14×14 → 1×28×28' in repr(ConvAutoencoder(None, (4, 6), (20,))) and '20' not in repr(ConvAutoencoder(None, (4, 6), (20,)))
-    assert [ConvAutoencoder(k).hidden for k in (31, 32, 63, 64)]==[(512, 256), (512,), (512,), ()]
+    assert [ConvAutoencoder(k).hidden for k in (31, 32, 64, 65)]==[(512, 256), (512,), (512,), ()]
     assert ConvAutoencoder(None).hidden==() and ConvAutoencoder(4, hidden=()).hidden==()
 
 def test_without_bends_or_with_a_single_number():

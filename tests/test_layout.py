@@ -11,7 +11,7 @@ from torch.autograd import grad, gradcheck, gradgradcheck
 
 from miniai import layout as M
 from miniai.conv import conv
-from miniai.layout import BatchLast, ThinConv2d, batch_last, is_batch_last, shuffle_batch_last, thin_conv2d
+from miniai.layout import BatchFirst, BatchLast, ThinConv2d, batch_last, is_batch_last, shuffle_batch_last, thin_conv2d
 from miniai.receptive import receptive_field
 from miniai.summary import summary
 
@@ -146,29 +146,49 @@ def test_transforms_are_refused_not_wrong():
     with pytest.raises(RuntimeError): torch.func.vmap(lambda x: thin_conv2d(x[None], w4))(x4)
     with pytest.raises((RuntimeError, NotImplementedError)): torch.func.jvp(lambda x: thin_conv2d(x, w4), (x4,), (x4,))
 
+@pytest.mark.parametrize('size', shapes)
+def test_batch_first_goes_back(size):
+    x, back = make(*size), BatchFirst()
+    for o in (x, batch_last(x), x.to(memory_format=torch.channels_last)):
+        y = back(o.requires_grad_() if o.is_leaf else o)
+        assert torch.equal(y, x) and y.is_contiguous() and y.shape==x.shape
+        assert torch.equal(grad(y, o, 2*y)[0], 2*x)
+    with pytest.raises(ValueError, match=r'^batch_first: .*x\[None\]'): back(torch.rand(3, 4, 5))
+
+def test_thin_keeps_strips_no_larger_than_its_rows_need():
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.numel()) or t, lambda t: t):
+        thin_conv2d(batch_last(make(8, 2, 16, 16)), make(4, 2, 3, 3).requires_grad_(), None, 1, 1)
+    assert max(kept)==18*3*2*16*8                                   # three shifts of each row, not nine copies
+
 # --- the shuffle
-@pytest.mark.parametrize('crop', [0, 1, 2, 3])
-@pytest.mark.parametrize('n, c, h, w', [(3, 1, 4, 5), (2, 3, 6, 4), (1, 2, 4, 4), (0, 2, 4, 4)])
-def test_shuffle_equals_torch(n, c, h, w, crop):
-    y = make(n, 4*c, h, w).requires_grad_()
-    full = F.pixel_shuffle(y, 2)
-    want = full[:, :, crop:2*h-crop, crop:2*w-crop]
+def woven(y, shift):
+    "Pixel by pixel: what `shuffle_batch_last` should give."
+    n, c, h, w = y.shape
+    pixel = lambda i, j: y.unflatten(1, (c//4, 4))[:, :, 2*(i%2)+j%2, i//2+shift*(i%2), j//2+shift*(j%2)]
+    side = range(2*(h-shift)), range(2*(w-shift))
+    return torch.stack([torch.stack([pixel(i, j) for j in side[1]], -1) for i in side[0]], -2)
+
+@pytest.mark.parametrize('shift', [False, True])
+@pytest.mark.parametrize('n, c, h, w', [(3, 1, 4, 5), (2, 3, 6, 4), (1, 2, 4, 4), (0, 2, 4, 4), (3, 1, 2, 3)])
+def test_shuffle_equals_its_definition(n, c, h, w, shift):
+    y, f = make(n, 4*c, h, w).requires_grad_(), partial(shuffle_batch_last, shift=shift)
+    want = woven(y, shift)
+    if not shift: assert torch.equal(want, F.pixel_shuffle(y, 2))
     g = make(*want.shape, seed=1)
     for y_, g_ in product((y, batch_last(y)), (g, batch_last(g))):
-        got = shuffle_batch_last(y_, crop)
-        assert torch.equal(got, want) and is_batch_last(got)
-        back = grad(want, y, g, retain_graph=True)[0] if n else torch.empty_like(y)      # torch's own fails for no images
-        assert torch.equal(grad(got, y, g_)[0], back)
-    if n: assert gradcheck(partial(shuffle_batch_last, crop=crop), y) and gradgradcheck(partial(shuffle_batch_last, crop=crop), y)
+        assert torch.equal(f(y_), want) and is_batch_last(f(y_))
+        assert torch.equal(grad(f(y_), y, g_)[0], grad(want, y, g, retain_graph=True)[0])
+    if n: assert gradcheck(f, y) and gradgradcheck(f, y)
 
 def test_shuffle_of_a_part():
     y = batch_last(make(3, 12, 4, 4))
-    assert torch.equal(shuffle_batch_last(y[:,4:8], 1), F.pixel_shuffle(y[:,4:8], 2)[:,:,1:-1,1:-1])
+    assert torch.equal(shuffle_batch_last(y[:,4:8], True), woven(y[:,4:8], True))
 
 @pytest.mark.parametrize('args, exc, words', [
     ((torch.rand(4, 4, 4),), ValueError, r'\[N,4·C,h,w\]'), ((torch.rand(2, 6, 4, 4),), ValueError, 'in fours'),
-    ((torch.rand(2, 4, 4, 3), 3), ValueError, 'crop must be between 0 and 2'), ((torch.rand(2, 4, 4, 4), -1), ValueError, 'crop must be'),
-    ((torch.rand(2, 4, 4, 4), 1.), TypeError, 'crop must be a whole number'), (([1],), TypeError, 'y must be a tensor')])
+    ((torch.rand(2, 4, 4, 1), True), ValueError, 'two rows and two columns'), ((torch.rand(2, 4, 4, 4), 2), ValueError, 'shift must be True'),
+    ((torch.rand(2, 4, 4, 4), 'yes'), ValueError, 'shift must be True'), (([1],), TypeError, 'y must be a tensor')])
 def test_shuffle_errors(args, exc, words):
     with pytest.raises(exc, match=f'^shuffle_batch_last: .*{words}'): shuffle_batch_last(*args)
 
