@@ -11,7 +11,7 @@ from torch.autograd import grad, gradcheck, gradgradcheck
 
 from miniai import layout as M
 from miniai.conv import conv
-from miniai.layout import BatchFirst, BatchLast, ThinConv2d, batch_last, is_batch_last, shuffle_batch_last, thin_conv2d
+from miniai.layout import BatchFirst, BatchLast, ThinConv2d, batch_first, batch_last, is_batch_last, shuffle_batch_last, thin_conv2d
 from miniai.receptive import receptive_field
 from miniai.summary import summary
 
@@ -145,6 +145,20 @@ def test_plans_do_not_pile_up(monkeypatch):
 def test_transforms_are_refused_not_wrong():
     with pytest.raises(RuntimeError): torch.func.vmap(lambda x: thin_conv2d(x[None], w4))(x4)
     with pytest.raises((RuntimeError, NotImplementedError)): torch.func.jvp(lambda x: thin_conv2d(x, w4), (x4,), (x4,))
+
+@pytest.mark.parametrize('size', shapes)
+def test_rows_may_lie_outside_of_channels(size):
+    x = make(*size)
+    hcwn = x.permute(2, 1, 3, 0).contiguous().permute(3, 1, 0, 2)
+    assert is_batch_last(hcwn) and batch_last(hcwn) is hcwn and torch.equal(batch_first(hcwn), x) and batch_first(hcwn).is_contiguous()
+    if not x.numel(): return
+    w = make(4, size[1], 1, 1)
+    assert torch.allclose(thin_conv2d(hcwn, w, None, 1, (2, 1)), F.conv2d(x, w, None, 1, (2, 1)))
+    four = x.repeat_interleave(4, 1)
+    y = four.permute(2, 1, 3, 0).contiguous().permute(3, 1, 0, 2).requires_grad_()
+    out = shuffle_batch_last(y)
+    assert torch.equal(out, F.pixel_shuffle(four, 2)) and is_batch_last(out)
+    assert torch.equal(grad(out, y, 2*out)[0], 2*four)
 
 @pytest.mark.parametrize('size', shapes)
 def test_batch_first_goes_back(size):
