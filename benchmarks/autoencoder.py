@@ -3,7 +3,7 @@ and in a training epoch of the lesson's autoencoder (1-2-4-8 channels, 60,000 im
 
 Two threads, and one for the epoch too. Least of `rounds` interleaved rounds. The plain loop has its images in memory as float32 and takes
 its batches by `DataLoader(TensorDataset)`; ours is `TensorDL` and the Learner with device, loss and progress, and the model has its
-images batch last inside, as in lessons 06b and 10. Both use the fused Adam."""
+images batch last inside, as in the lessons *layout* and *autoencoder*. Both use the fused Adam."""
 import argparse, io
 from contextlib import redirect_stdout
 from functools import partial
@@ -32,7 +32,7 @@ def layer(ni, nf, n, fast):
     return lambda: torch.autograd.grad(m(x), [x, *m.parameters()], back)
 
 def model(ours):
-    "The first autoencoder of lesson 10, as it stands there or in plain PyTorch."
+    "The first autoencoder of the lesson *autoencoder*, as it stands there or in plain PyTorch."
     torch.manual_seed(0)
     layer, there, back = (ThinConv2d, [BatchLast()], [BatchFirst()]) if ours else (nn.Conv2d, [], [])
     down = [conv(i, o, layer=layer) for i, o in ((1, 2), (2, 4), (4, 8))]

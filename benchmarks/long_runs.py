@@ -2,7 +2,7 @@
 
 Each run is one call of miniai-train with its default network and all 60,000 training images; nothing is chosen by the test images, they
 are only measured after every epoch. About 27 seconds of one core an epoch. Finished runs lie in runs/long and are not repeated, so the
-script can be stopped and started again, or started twice with different --latents. RESULTS.md, and long_runs.json which lesson 14
+script can be stopped and started again, or started twice with different --latents. RESULTS.md, and long_runs.json which the lesson *conv_autoencoder*
 draws, hold all finished runs; `--seeds` without a number only writes them."""
 import argparse, csv, json, shutil, time
 from functools import partial
@@ -34,7 +34,7 @@ def read(latent, seed):
     path = folder/f'{latent}-{seed}'
     if not path.exists() or json.loads((path/'config.json').read_text())['epochs']!=epochs[latent]: return None
     rows = list(csv.DictReader((path/'history.csv').open()))
-    return dict(json.loads((path/'config.json').read_text()), curve=[float(r['test_mse']) for r in rows],
+    return dict(json.loads((path/'config.json').read_text()), curve=[float(r['valid_mse']) for r in rows],
                 core_seconds=float((path/'core_seconds').read_text()))
 
 def collect():

@@ -3,7 +3,7 @@
 A model of one number and 235 ready batches of 256, one thread. Overhead is the time of an epoch less that of the bare loop,
 by batch: the least of `rounds` interleaved rounds. An epoch is the difference between fits of four epochs and of one, so
 what a framework does before and after a fit does not count. `full` is a run as people have it: device, loss, accuracy,
-progress with curves. The last table has the CNN of lesson 07 in place of the one number, two threads."""
+progress with curves. The last table has the CNN of the lesson *cnn* in place of the one number, two threads."""
 import argparse, io, logging, os, sys, warnings
 from contextlib import redirect_stderr, redirect_stdout
 from functools import partial
@@ -127,7 +127,7 @@ def main(rounds):
     report('overhead', 'The Learner: overhead a batch', '\n'.join([
         f"The bare loop takes {us['bare']:.0f} µs a batch (one number, MSE) and {us['bare full']:.0f} µs (two classes, cross-entropy), one thread.", '',
         '| | µs above it, bare | times miniai | µs above it, full | times miniai |', '|---|---|---|---|---|', *rows, '',
-        f"The CNN of lesson 07, batches of {bs}, two threads, full: {cnn['full']/cnn['bare']:.3f} × the bare loop ({cnn['bare']/1000:.2f} ms a batch)."]))
+        f"The CNN of the lesson *cnn*, batches of {bs}, two threads, full: {cnn['full']/cnn['bare']:.3f} × the bare loop ({cnn['bare']/1000:.2f} ms a batch)."]))
 
 if __name__=='__main__':
     ap = argparse.ArgumentParser(description=__doc__.split('\n')[0])

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['def_device', 'show_error', 'describe', 'check_choice', 'check_int', 'check_tensor', 'set_seed', 'keep_random_state',
-           'default_device', 'map_tensors', 'to_device', 'to_cpu', 'collate', 'collate_device', 'atomic_write']
+           'untouched', 'default_device', 'map_tensors', 'to_device', 'to_cpu', 'collate', 'collate_device',
+           'atomic_write']
 
 # %% ../nbs/00_core.ipynb #7703f0b2
 import difflib, operator, os, random, secrets
@@ -127,7 +128,7 @@ def set_seed(
 def keep_random_state():
     "Whatever happens inside, the generators of Python, NumPy and torch (every device) end as they began."
     python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else None
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None        # asking would wake the card
     mps = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
     try: yield
     finally:
@@ -136,6 +137,32 @@ def keep_random_state():
         torch.set_rng_state(cpu)
         if cuda is not None: torch.cuda.set_rng_state_all(cuda)
         if mps is not None: torch.mps.set_rng_state(mps)
+
+# %% ../nbs/00_core.ipynb #d8aa0d8b
+def _tensors_of(model, weights):
+    "(where it is kept, its name, the tensor) for each buffer, and for each parameter if `weights`."
+    kinds = ('_buffers', '_parameters') if weights else ('_buffers',)
+    places = [getattr(m, kind) for m in model.modules() for kind in kinds]
+    return [(place, name, t) for place in places for name, t in place.items() if t is not None]
+
+@contextmanager
+def untouched(
+    model:torch.nn.Module, # the model to look at
+    weights:bool=False, # keep parameters and their gradients too? That takes a copy of them
+):
+    "Whatever happens inside: modes and buffers of `model`, and all random generators, end as they began."
+    modes = [(m, m.training) for m in model.modules()]
+    kept = [(place, name, t, t.detach().clone(), t.grad) for place, name, t in _tensors_of(model, weights)]
+    grads = [None if grad is None else grad.clone() for *_, grad in kept]
+    try:
+        with keep_random_state(): yield
+    finally:
+        for m, mode in modes: m.training = mode
+        for (place, name, t, old, grad), values in zip(kept, grads):
+            place[name] = t
+            t.data.copy_(old)
+            t.grad = grad
+            if grad is not None: grad.data.copy_(values)
 
 # %% ../nbs/00_core.ipynb #ea5dba20
 def default_device()->str: # 'mps', 'cuda', 'cpu', or what `$MINIAI_DEVICE` says

@@ -1,4 +1,4 @@
-"The networks of lesson 07 on many sizes and options: shapes, counts, gradients, and the errors of what does not fit."
+"The networks of the lesson *cnn* on many sizes and options: shapes, counts, gradients, and the errors of what does not fit."
 import copy, inspect, pickle
 from functools import partial
 from itertools import product
