@@ -15,7 +15,8 @@ from miniai.events import (Callback, CancelBatchException, CancelEpochException,
 from miniai.learner import DeviceCB, Learner, MomentumLearner, TrainCB, TrainLearner
 from miniai.metrics import Accuracy
 from miniai.progress import MetricsCB
-from miniai.speed import CompileCB, CPUClock, CUDAClock, MixedPrecisionCB, Stopwatch, TimeCB, parts, plot_times
+from miniai.accel import MixedPrecisionCB
+from miniai.speed import CompileCB, CPUClock, CUDAClock, Stopwatch, TimeCB, parts, plot_times
 
 batch_events = ['before_batch', 'after_predict', 'after_loss', 'after_backward', 'after_step', 'after_batch']
 
