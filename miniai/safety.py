@@ -214,10 +214,12 @@ def _known(self:SaveBestCB, model)->tuple: # value and epoch
         with safe_open(self.path, 'pt') as f:
             meta = f.metadata() or {}
             shapes = {k: tuple(f.get_slice(k).get_shape()) for k in f.keys()}
-    except SafetensorError as e: raise ValueError(f'SaveBestCB: {self.path} is no whole safetensors file ({e}). {other}') from e
+    except SafetensorError as e:
+        raise ValueError(f'SaveBestCB: {self.path} is no whole safetensors file ({e}). {other}') from e
     if self.name not in meta: raise ValueError(f'SaveBestCB: {self.path} is there, and knows no {self.name}. {other}')
     state = {k: tuple(v.shape) for k, v in model.state_dict().items()}
-    if not shapes.items()<=state.items(): raise ValueError(f'SaveBestCB: {self.path} holds another kind of model. {other}')
+    if not shapes.items()<=state.items():
+        raise ValueError(f'SaveBestCB: {self.path} holds another kind of model. {other}')
     return float(meta[self.name]), int(meta['epoch'])
 
 # %% ../nbs/25_safety.ipynb #f599c805

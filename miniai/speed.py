@@ -74,6 +74,7 @@ def _clock_for(model):
     p = next(model.parameters(), None)
     return CUDAClock(stream=torch.cuda.current_stream(p.device)) if p is not None and p.is_cuda else CPUClock()
 
+# %% ../nbs/24_speed.ipynb #56b8a3f1
 class TimeCB(Callback):
     """Where the epochs of a fit spend their time: `seconds` of each part of 'train' and 'valid', a table, and advice.
 
