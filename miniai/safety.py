@@ -48,35 +48,38 @@ class NaNStopCB(Callback):
     def cleanup_fit(self, learn):
         if self.where and learn.epoch is not None: print(f'NaNStopCB: {self.where}')
 
-    def _search(self, learn)->str:
-        "The first that is to blame: weights, batch, a layer, or the loss function."
-        bad = next((k for k, p in learn.model.named_parameters() if not _finite(p)), None)
-        if bad: return f'{bad} was broken before it. By a step? Lower the rate, clip gradients, mind roots of zero.'
-        if not _finite(learn.batch): return f'the batch itself is not finite: {describe(learn.batch)}.'
-        if layer := self._first_layer(learn): return layer
-        targs = describe(getattr(learn, 'targs', None))
-        if _finite(learn.preds): return f'the loss function made it, or a term that was added. Targets: {targs}.'
-        return 'the predictions are broken; those of a second pass, with float32 and new random numbers, are not.'
+# %% ../nbs/25_safety.ipynb #641e0273
+@patch
+def _search(self:NaNStopCB, learn)->str:
+    "The first that is to blame: weights, batch, a layer, or the loss function."
+    bad = next((k for k, p in learn.model.named_parameters() if not _finite(p)), None)
+    if bad: return f'{bad} was broken before it. By a step? Lower the rate, clip gradients, mind roots of zero.'
+    if not _finite(learn.batch): return f'the batch itself is not finite: {describe(learn.batch)}.'
+    if layer := self._first_layer(learn): return layer
+    targs = describe(getattr(learn, 'targs', None))
+    if _finite(learn.preds): return f'the loss function made it, or a term that was added. Targets: {targs}.'
+    return 'the predictions are broken; those of a second pass, with float32 and new random numbers, are not.'
 
-    def _first_layer(self, learn)->str:
-        "Send the batch through again and watch the layers; '' if all outputs are finite. Leaves no trace."
-        found, preds, model = [], learn.preds, learn.model
-        def hook(name, layer, inp, out):
-            if not found and not _finite(out): found.append(self._blame(name, layer, inp))
-        with ExitStack() as stack, untouched(model), torch.no_grad(), torch.compiler.set_stance('force_eager'):
-            for name, layer in model.named_modules():
-                stack.callback(layer.register_forward_hook(partial(hook, name)).remove)
-            try: learn.predict()
-            finally: learn.preds = preds
-        return found[0] if found else ''
+@patch
+def _first_layer(self:NaNStopCB, learn)->str:
+    "Send the batch through again and watch the layers; '' if all outputs are finite. Leaves no trace."
+    found, preds, model = [], learn.preds, learn.model
+    def hook(name, layer, inp, out):
+        if not found and not _finite(out): found.append(_blame(name, layer, inp))
+    with ExitStack() as stack, untouched(model), torch.no_grad(), torch.compiler.set_stance('force_eager'):
+        for name, layer in model.named_modules():
+            stack.callback(layer.register_forward_hook(partial(hook, name)).remove)
+        try: learn.predict()
+        finally: learn.preds = preds
+    return found[0] if found else ''
 
-    def _blame(self, name, layer, inp)->str:
-        "What to say of the first layer with a broken output."
-        who = f"{name or 'model'} ({type(layer).__name__})"
-        stats = [k for k, b in layer.named_buffers() if not _finite(b)]
-        if stats: return f"{who} made it, its {', '.join(stats)} being broken."
-        if _finite(inp): return f'{who} made it, from finite input {describe(inp[0] if len(inp)==1 else inp)}.'
-        return f'it came up between layers, before {who}, in the forward of what contains that.'
+def _blame(name, layer, inp)->str:
+    "What to say of the first layer with a broken output."
+    who = f"{name or 'model'} ({type(layer).__name__})"
+    stats = [k for k, b in layer.named_buffers() if not _finite(b)]
+    if stats: return f"{who} made it, its {', '.join(stats)} being broken."
+    if _finite(inp): return f'{who} made it, from finite input {describe(inp[0] if len(inp)==1 else inp)}.'
+    return f'it came up between layers, before {who}, in the forward of what contains that.'
 
 # %% ../nbs/25_safety.ipynb #867a1cb5
 class WatchCB(Callback):
@@ -108,18 +111,6 @@ class WatchCB(Callback):
 
     def before_epoch(self, learn): self.trained |= learn.training
 
-    def after_epoch(self, learn):
-        if learn.training or not self.trained: return       # a fit that only judges changes nothing
-        new = learn.history[-1][self.name]
-        if self._is_better(new):
-            self.improved(learn, new)
-            self.value, self.epoch, self.waited = new, learn.epoch, 0
-        else: self.waited += 1
-
-    def _is_better(self, new)->bool:
-        if self.value is None or not math.isfinite(new): return math.isfinite(new)
-        return (self.value-new if self.best is min else new-self.value) > self.min_delta
-
     def improved(
         self,
         learn, # the learner
@@ -131,6 +122,21 @@ class WatchCB(Callback):
         if learn.training: warn(f'{type(self).__name__}: this fit had no validation, so there was nothing to watch.')
 
     def cleanup_fit(self, learn): self.trained = False
+
+# %% ../nbs/25_safety.ipynb #23b4f121
+@patch
+def after_epoch(self:WatchCB, learn):
+    if learn.training or not self.trained: return       # a fit that only judges changes nothing
+    new = learn.history[-1][self.name]
+    if self._is_better(new):
+        self.improved(learn, new)
+        self.value, self.epoch, self.waited = new, learn.epoch, 0
+    else: self.waited += 1
+
+@patch
+def _is_better(self:WatchCB, new)->bool:
+    if self.value is None or not math.isfinite(new): return math.isfinite(new)
+    return (self.value-new if self.best is min else new-self.value) > self.min_delta
 
 # %% ../nbs/25_safety.ipynb #75c17658
 class EarlyStopCB(WatchCB):
@@ -196,6 +202,7 @@ class SaveBestCB(WatchCB):
         if self.at_end and self.trained and self.value is not None: self.restore(learn)
         super().cleanup_fit(learn)
 
+# %% ../nbs/25_safety.ipynb #8b350726
 @patch
 def restore(
     self:SaveBestCB,
