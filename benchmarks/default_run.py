@@ -18,6 +18,6 @@ table = f'''| test MSE, {c["latent"]} numbers a picture | |
 | PCA | {c["pca_mse"]:.4f} |
 | **this autoencoder** | **{c["test_mse"]:.4f}**, {1-c["test_mse"]/c["pca_mse"]:.0%} below PCA |
 
-{c["parameters"]:,} parameters, {c["epochs"]} epochs, {seconds:.0f} seconds on {c["device"]}, start to end.'''
+{c["parameters"]:,} parameters, {c["epochs"]} epochs, {seconds:.0f} seconds on {c["device"]}, start to end, in one run.'''
 if results==recorded: replace(here.parent/'README.md', 'default_run', table)
 report('default_run', 'miniai-train, as it comes', table)

@@ -35,9 +35,9 @@ class Timing:
         return spread(self.least*unit, [s*unit for s in self.seconds], digits)
 
 def spread(best, values, digits=2):
-    "A figure, and in brackets mean ± standard deviation of all rounds."
-    std = stdev(values) if len(values)>1 else 0.
-    return f'{best:,.{digits}f} ({mean(values):,.{digits}f} ± {std:,.{digits}f})'
+    "A figure, and in brackets mean ± standard deviation of all rounds, if there are two at least."
+    best = f'{best:,.{digits}f}'
+    return f'{best} ({mean(values):,.{digits}f} ± {stdev(values):,.{digits}f})' if len(values)>1 else best
 
 def interleaved(rounds, **fs):
     "The `Timing` of each function over `rounds`, called in turn, so that a busy moment hits all of them."

@@ -20,13 +20,14 @@ The map, by decades. Imports run downwards only, so a module needs nothing that 
     events       callbacks, and the exceptions that stop a batch, an epoch or a fit
     progress     history, numbers and live curves
     learner      `Learner`: a training loop that nobody has to edit
-    speed        where the time goes; half precision and a compiler
+    speed        where the time of a fit goes, and a compiler
     safety       stop early, keep the best weights, average them, catch the first NaN
+    look         batches and results of a true fit, without a trace of it
 30 Deep networks
-    init         batches changed on the way in, before the first layer sees them
-    sgd          schedules of the learning rate, and a record of anything
+    init         batches changed on the device, before the model sees them
+    sgd          schedules of the rate, a record of anything, gradients cut or gathered
     augment      every prediction of a run, to look at
-    accel        mixed precision, by hand or by the package accelerate
+    accel        half of the bits for the products, all of them for the sums
     callbacks    the door: every callback of all lessons, from one place
 40 Autoencoders
     autoencoder  `ConvAutoencoder`, and the fast layer that grows an image back

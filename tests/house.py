@@ -91,16 +91,21 @@ def inherited(cls, classes):
 
 same = re.compile(r'(before|after|cleanup)_\w+|predict|get_loss|backward|step|zero_grad|forward|extra_repr')
 
+def decorated(f, word): return any(re.search(rf'\b{word}\b', ast.unparse(o)) for o in f.decorator_list)
+
 def public(text, classes):
-    "Public functions, classes and methods as (name, node), without the methods that mean the `same` everywhere."
+    """Public functions, classes and methods as (name, node).
+
+    Without methods that mean the `same` everywhere, that a base of ours explains, or that set what a property tells."""
     for o in ast.parse(text).body:
         if not isinstance(o, (ast.FunctionDef, ast.ClassDef)) or o.name.startswith('_'): continue
-        yield o.name, o
+        if not (decorated(o, 'patch') and same.fullmatch(o.name)): yield o.name, o
         if isinstance(o, ast.FunctionDef): continue
         told = inherited(o, classes) - {'__init__'}
         for f in methods(o):
             hidden = f.name.startswith('_') and f.name!='__init__'
-            if not (hidden or f.name in told or same.fullmatch(f.name)): yield f'{o.name}.{f.name}', f
+            known = f.name in told or same.fullmatch(f.name) or decorated(f, 'setter')
+            if not (hidden or known): yield f'{o.name}.{f.name}', f
 
 def returns(f):
     "Does a function return something, itself and not by a function inside it?"
