@@ -392,6 +392,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'miniai.sources._CifarUnpickler.find_class': ( 'sources.html#_cifarunpickler.find_class',
                                                                                'miniai/sources.py'),
                                 'miniai.sources._cache_folder': ('sources.html#_cache_folder', 'miniai/sources.py'),
+                                'miniai.sources._check_cut': ('sources.html#_check_cut', 'miniai/sources.py'),
                                 'miniai.sources._checked': ('sources.html#_checked', 'miniai/sources.py'),
                                 'miniai.sources._checksum': ('sources.html#_checksum', 'miniai/sources.py'),
                                 'miniai.sources._decode': ('sources.html#_decode', 'miniai/sources.py'),
