@@ -118,6 +118,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'miniai.datasets.DataLoaders.__init__': ('datasets.html#dataloaders.__init__', 'miniai/datasets.py'),
                                  'miniai.datasets.DataLoaders.__repr__': ('datasets.html#dataloaders.__repr__', 'miniai/datasets.py'),
                                  'miniai.datasets.DataLoaders.from_dd': ('datasets.html#dataloaders.from_dd', 'miniai/datasets.py'),
+                                 'miniai.datasets.DataLoaders.from_tensors': ( 'datasets.html#dataloaders.from_tensors',
+                                                                               'miniai/datasets.py'),
                                  'miniai.datasets.TensorDL': ('datasets.html#tensordl', 'miniai/datasets.py'),
                                  'miniai.datasets.TensorDL.__init__': ('datasets.html#tensordl.__init__', 'miniai/datasets.py'),
                                  'miniai.datasets.TensorDL.__iter__': ('datasets.html#tensordl.__iter__', 'miniai/datasets.py'),

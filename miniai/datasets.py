@@ -36,7 +36,7 @@ def _to_dataset(
     table = pa.table(dict(image=image, label=pa.array(y.numpy()))).cast(features.arrow_schema)
     return datasets.Dataset(table, info=datasets.DatasetInfo(features=features))
 
-# %% ../nbs/04_datasets.ipynb #2942907b
+# %% ../nbs/04_datasets.ipynb #939069ef
 def load(
     name:str, # digits, mnist, fashion_mnist, cifar10 or cifar100
     source:str='auto', # see `load_tensors`
@@ -74,7 +74,7 @@ def _collate_rows(rows, names):
     if names and not set(names)<=set(b): raise KeyError(f'collate_dict: rows should have {names}, got {list(b)}.')
     return tuple(b[o] for o in names) if names else b
 
-# %% ../nbs/04_datasets.ipynb #df993a27
+# %% ../nbs/04_datasets.ipynb #91a782a4
 def _check_tensors(x, y, bs, drop_last, seed)->tuple: # batch size and seed, as plain ints
     "`TypeError` or `ValueError` if these make no batches of images."
     for name, t in (('x', x), ('y', y)):
@@ -141,7 +141,7 @@ class DataLoaders:
             except TypeError: return 'of unknown length'
         return f'DataLoaders(train: {n(self.train)}, valid: {n(self.valid)})'
 
-# %% ../nbs/04_datasets.ipynb #b2228354
+# %% ../nbs/04_datasets.ipynb #c9d726bc
 def _valid_of(dd):
     "The split of `dd` to choose by: 'valid' or 'validation'; 'test', with a warning, if there is neither; or None."
     found = next((k for k in ('valid', 'validation', 'test') if k in dd), None)
@@ -165,3 +165,22 @@ def from_dd(
     train = DataLoader(dd['train'], batch_size, **dict(shuffle=True) | only, **kwargs)
     valid = _valid_of(dd)
     return cls(train, None if valid is None else DataLoader(valid, batch_size*2, **kwargs))
+
+# %% ../nbs/04_datasets.ipynb #30c6ce44
+@patch(cls_method=True)
+def from_tensors(
+    cls:DataLoaders,
+    train, # images, or a pair of images and targets; see `TensorDL`
+    valid=None, # the same for validation
+    bs:int=256, # images in a training batch; validation takes twice as many
+    device=def_device, # where the tensors are kept
+    shuffle:bool=True, # shuffle the training images each epoch?
+    drop_last:bool=False, # leave out a smaller last training batch?
+    seed:int|None=None, # orders repeat with it; None to follow torch's own seed
+    tfm=None, # function from a training batch to a batch
+    valid_tfm=None, # function from a validation batch to a batch
+)->DataLoaders:
+    "Loaders that keep all images in memory, on the device."
+    pair = lambda o: o if isinstance(o, (tuple, list)) else (o,)
+    dl = TensorDL(*pair(train), bs=bs, shuffle=shuffle, drop_last=drop_last, device=device, seed=seed, tfm=tfm)
+    return cls(dl, None if valid is None else TensorDL(*pair(valid), bs=bs*2, device=device, tfm=valid_tfm))
