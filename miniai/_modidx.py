@@ -526,6 +526,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'miniai.training.Dataset.__getitem__': ('training.html#dataset.__getitem__', 'miniai/training.py'),
                                  'miniai.training.Dataset.__init__': ('training.html#dataset.__init__', 'miniai/training.py'),
                                  'miniai.training.Dataset.__len__': ('training.html#dataset.__len__', 'miniai/training.py'),
+                                 'miniai.training._train_epoch': ('training.html#_train_epoch', 'miniai/training.py'),
+                                 'miniai.training._validate': ('training.html#_validate', 'miniai/training.py'),
                                  'miniai.training.accuracy': ('training.html#accuracy', 'miniai/training.py'),
                                  'miniai.training.fit': ('training.html#fit', 'miniai/training.py'),
                                  'miniai.training.get_dls': ('training.html#get_dls', 'miniai/training.py'),
