@@ -1,4 +1,4 @@
-"""One epoch of batches from Fashion-MNIST (or the digits): images in memory against torch's DataLoader and decoding each image.
+"""One epoch of batches from Fashion-MNIST (or the digits): images in memory against torch's DataLoader and rows made one by one.
 
 All give the same float batches of 256. Ratios are times against `TensorDL`, least of several interleaved rounds."""
 import torch
@@ -27,4 +27,4 @@ report('loading', f'Loading: an epoch of {len(x):,} images in batches of 256', f
 |---|---|---|
 | `TensorDL`, uint8 in memory | 1 | {t["fast"]*1e3:.0f} |
 | `DataLoader(TensorDataset)`, float32 in memory | {t["listed"]/t["fast"]:.1f} | {t["listed"]*1e3:.0f} |
-| `DataLoaders.from_dd`, each image decoded anew | {t["rows"]/t["fast"]:.0f} | {t["rows"]*1e3:.0f} |''')
+| `DataLoaders.from_dd`, each row made anew in Python | {t["rows"]/t["fast"]:.0f} | {t["rows"]*1e3:.0f} |''')
