@@ -1,17 +1,10 @@
 """How well Fashion-MNIST goes through a code of 2, 8, 32 and 128 numbers, three seeds each: the recorded long runs.
 
-<<<<<<< HEAD
-Each run is one call of miniai-train with its default network and the 55,000 training images; the 5,000 of valid are measured after
-every epoch, the 10,000 of test once, at the end. About half a minute of one core an epoch. Finished runs lie in runs/long and are not
-repeated, so the script can be stopped and started again, or started twice with different --latents. RESULTS.md, and long_runs.json
-which the lesson *conv_autoencoder* draws, hold all finished runs; `--seeds` without a number only writes them."""
-=======
 Each run is one call of miniai-train with its default network. It learns from 55,000 images. The curves are errors on the 5,000 validation
 images, measured after every epoch; the 10,000 test images are measured once, at the end, with the weights of the last epoch. Neither
 chooses anything. About 27 seconds of one core an epoch. Finished runs lie in runs/long and are not repeated, so the script can be stopped
 and started again, or started twice with different --latents. RESULTS.md, and long_runs.json which the lesson *conv_autoencoder* draws,
 hold all finished runs; `--seeds` without a number only writes them."""
->>>>>>> data
 import argparse, csv, json, shutil, time
 from functools import partial
 from pathlib import Path
@@ -39,11 +32,7 @@ def one(latent, seed):
     tmp.rename(path)
 
 def read(latent, seed):
-<<<<<<< HEAD
-    "Settings, test error and valid errors, epoch by epoch, of a finished run of the present length; None if there is none."
-=======
     "Settings, test error and the validation error of each epoch of a finished run of the present length; None if there is none."
->>>>>>> data
     path = folder/f'{latent}-{seed}'
     if not path.exists(): return None
     config = json.loads((path/'config.json').read_text())
@@ -63,24 +52,6 @@ def collect():
                       core_seconds=[r['core_seconds'] for r in runs])
     return res
 
-<<<<<<< HEAD
-def row(k, pca_mse, test_mse, curves, epochs, parameters, core_seconds, seeds):
-    "A line of the table: the runs with `k` numbers."
-    std = f'{stdev(test_mse):.5f}' if len(seeds)>1 else ''
-    each, early = ', '.join(f'{e:.5f}' for e in test_mse), mean(c[11] for c in curves)
-    return (f'| {k} | {pca_mse:.4f} | **{mean(test_mse):.5f}** | {std} | {each} | {epochs} | {early:.5f} | {parameters:,} '
-            f'| {mean(core_seconds):,.0f} |')
-
-def table(found):
-    "The runs as a table, and the curves of the first seed."
-    rows = [row(k, **o) for k, o in found.items()]
-    curves = [f"{k} numbers: " + ' '.join(f'{v:.4f}' for v in o['curves'][0]) for k, o in found.items()]
-    return '\n'.join([
-        'Test MSE on the 10,000 test images, pixels in [0,1]: mean and standard deviation of the seeds, and each of them. The weights are',
-        'those of the last epoch.', '',
-        '| numbers | PCA | miniai | ± | seeds | epochs | valid, epoch 12 | parameters | core seconds |',
-        '|---|---|---|---|---|---|---|---|---|', *rows, '', 'Valid MSE after every epoch, first seed:', '', '```', *curves, '```'])
-=======
 def spread(values):
     "Mean and, where there are two seeds or more, standard deviation (ddof=1)."
     return f'{mean(values):.5f}' + (f' ± {stdev(values):.5f}' if len(values)>1 else '')
@@ -97,7 +68,6 @@ def table(found):
         '| numbers | PCA, test | miniai, test | each seed | seeds | epochs | after epoch 12, valid | parameters | core seconds |',
         '|---|---|---|---|---|---|---|---|---|', *rows, '',
         'MSE on the 5,000 validation images after every epoch, one seed:', '', '```', *curves, '```'])
->>>>>>> data
 
 if __name__=='__main__':
     ap = argparse.ArgumentParser(description=__doc__.split('\n')[0])
