@@ -13,11 +13,13 @@ from itertools import takewhile
 from typing import NamedTuple
 
 import torch
+from fastcore.basics import patch
 from torch import nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from .core import describe, keep_random_state
-from .receptive import Field, window
+from .core import describe, untouched
+from .receptive import Field, text_table
+from .windows import chain, chain_windows, is_chain
 
 # %% ../nbs/16_summary.ipynb #4f1b7f99
 @singledispatch
@@ -59,6 +61,20 @@ _rules = {_each_number_out: (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear),
 for _rule, _kinds in _rules.items():
     for _kind in _kinds: count_macs.register(_kind, _rule)
 
+# %% ../nbs/16_summary.ipynb #b7fdad23
+def _tensors(x):
+    "All tensors in a nesting of tuples, lists and dicts."
+    if isinstance(x, torch.Tensor): yield x
+    elif isinstance(x, (tuple, list, Mapping)):
+        for o in x.values() if isinstance(x, Mapping) else x: yield from _tensors(o)
+
+def _items(x): return len(x) if x.ndim else 1
+
+def _owned(m, called):
+    "Its own parameters, and those of children that were not called."
+    below = [p for c in m.children() if c not in called for p in _owned(c, called)]
+    return [*m.parameters(recurse=False), *below]
+
 # %% ../nbs/16_summary.ipynb #ba3371ad
 class LayerRow(NamedTuple):
     "One call of one layer."
@@ -88,86 +104,63 @@ class LayerTable(list):
         if not self: return ('LayerTable: no layer was recorded. Call the model inside the block, by model(xb): '
                              'model.forward(xb) goes past the hooks. The table is there after the block.')
         some = 'at least '*any(r.macs is None and r.params for r in self)
-        cells = [LayerRow._fields, *[(r.name, r.layer, '×'.join(map(str, r.out)), f'{r.params:,}',
-                                      '?' if r.macs is None else f'{r.macs:,}', r.field) for r in self],
-                 ('total', '', '', f'{self.n_params:,}', f'{some}{self.macs:,}', '')]
-        widths = [max(map(len, col)) for col in zip(*cells)]
-        line = lambda row: '  '.join(o.ljust(w) if i<2 else o.rjust(w) for i, (o, w) in enumerate(zip(row, widths)))
-        return '\n'.join(line(row).rstrip() for row in cells)
+        texts = [(r.name, r.layer, '×'.join(map(str, r.out)), f'{r.params:,}', '?' if r.macs is None else f'{r.macs:,}',
+                  r.field) for r in self]
+        return text_table([LayerRow._fields, *texts, ('total', '', '', f'{self.n_params:,}', f'{some}{self.macs:,}', '')])
 
-# %% ../nbs/16_summary.ipynb #b7fdad23
-def _tensors(x):
-    "All tensors in a nesting of tuples, lists and dicts."
-    if isinstance(x, torch.Tensor): yield x
-    elif isinstance(x, (tuple, list, Mapping)):
-        for o in x.values() if isinstance(x, Mapping) else x: yield from _tensors(o)
-
-def _items(x): return len(x) if x.ndim else 1
-
-def _owned(m, called):
-    "Its own parameters, and those of children that were not called."
-    below = [p for c in m.children() if c not in called for p in _owned(c, called)]
-    return [*m.parameters(recurse=False), *below]
-
-def _is_chain(m):
-    return isinstance(m, nn.Sequential) and getattr(m, 'is_chain', type(m).forward is nn.Sequential.forward)
-
-def _links(m): return [o for c in m for o in _links(c)] if _is_chain(m) else [m]
-
-def _side(fields):
-    if not fields: return ''
-    a, b = (f'{round(float(f.size), 1):g}' for f in fields)
-    return a if a==b else f'{a}×{b}'
-
+# %% ../nbs/16_summary.ipynb #10d19215
 def _sides(t): return tuple(t.shape[2:]) if t.ndim==4 else (1, 1) if t.ndim==2 else None
 
-def _follow(links, x, fields, out):
-    "Fields of `out`, which `links` made from `x`; None if a window is not known or does not lead there."
+def _follow(layers, x, fields, out):
+    "Fields of `out`, which the chain `layers` made from `x`; None if a window is not known or does not lead there."
     sides = _sides(x)
     try:
-        for o in links:
-            ws = [window(o, n, axis) for axis, n in enumerate(sides)]
-            sides, fields = tuple(w.out for w in ws), [f.after(w) for f, w in zip(fields, ws)]
+        for link in chain_windows('summary', layers, sides):
+            fields = [f.after(w) for f, w in zip(fields, link.windows)]
+            sides = tuple(w.out for w in link.windows)
     except (TypeError, ValueError): return None
     return fields if sides==_sides(out) else None
+
+class _Book:
+    "The fields of tensors, along rows and columns, as long as the tensors live and stay as they are."
+    def __init__(self): self.known = WeakTensorKeyDictionary()             # tensor → version, fields
+
+    def version(self, t): return None if t.is_inference() else t._version
+
+    def __getitem__(self, t):
+        version, fields = self.known.get(t, (None, None))
+        return fields if version==self.version(t) else None
+
+    def __setitem__(self, t, fields):
+        if fields: self.known[t] = self.version(t), fields
 
 # %% ../nbs/16_summary.ipynb #e65ed678
 class _Call:
     "One call of a layer, from its beginning to its end."
     def __init__(self, layer, x, fields):
-        self.layer, self.x, self.fields = layer, x, fields       # fields of x: rows, columns
-        self.out, self.macs, self.field = None, None, ''         # known when it ends
+        self.layer = layer
+        self.x = x                                               # until it ends
+        self.fields = fields                                     # of x: rows, columns
+        self.out = None                                          # the rest is known when it ends: shape, without batch
+        self.macs = None
+        self.field = ''
 
 class _Recorder:
     "Writes down the calls in a model, and the fields of the tensors that pass."
     def __init__(self, model):
-        self.model, self.calls, self.open, self.items = model, [], [], 0
-        self.book = WeakTensorKeyDictionary()                    # holds no tensor back: → version, fields
-
-    def version(self, t): return None if t.is_inference() else t._version
-
-    def look_up(self, t):
-        version, fields = self.book.get(t, (None, None))
-        return fields if version==self.version(t) else None
-
-    def note(self, t, fields):
-        if fields: self.book[t] = self.version(t), fields
-
-    def arriving(self, m, x):
-        "Fields of what goes into a layer; in a chain, also behind neighbours that were not called."
-        fields, up = self.look_up(x), self.open[-1] if self.open else None
-        if fields or not (up and up.fields and _is_chain(up.layer)): return fields
-        before = takewhile(lambda o: o is not m, up.layer)
-        return _follow([o for c in before for o in _links(c)], up.x, up.fields, x)
+        self.model = model
+        self.calls = []
+        self.open = []                                           # those that have not ended
+        self.items = 0                                           # in the batch that the model got
+        self.book = _Book()
 
     def enter(self, m, args, kwargs):
         xs = list(_tensors((args, kwargs)))
-        x = xs[0] if xs else None
         if m is self.model:
             self.open.clear()                                    # a batch before this one may have raised
-            for o in xs: self.note(o, (Field(), Field()) if o.ndim==4 else None)
-        if not self.open: self.items = _items(x) if xs else 1
-        call = _Call(m, x, self.arriving(m, x) if len(xs)==1 else None)
+            for o in xs: self.book[o] = (Field(), Field()) if o.ndim==4 else None
+        if not self.open: self.items = _items(xs[0]) if xs else 1
+        call = _Call(m, xs[0] if xs else None, self.arriving(m, xs[0]) if len(xs)==1 else None)
         self.calls.append(call)
         self.open.append(call)
 
@@ -176,22 +169,35 @@ class _Recorder:
         x, out = call.x, next(_tensors(res), None)
         call.x, call.out = None, () if out is None else tuple(out.shape[1:])
         if x is None or out is None: return
-        if call.fields and not self.look_up(out): self.note(out, _follow(_links(m), x, call.fields, out))
-        call.field = _side(self.look_up(out))
+        if call.fields and not self.book[out]: self.book[out] = _follow(chain(m), x, call.fields, out)
+        if fields := self.book[out]: call.field = '×'.join(dict.fromkeys(f'{round(float(f.size), 1):g}' for f in fields))
         macs = count_macs(m, x, out) if x.numel() and out.numel() else 0
         if macs is not None: call.macs = macs*_items(x)//max(1, self.items)      # batches may be reshaped
 
-    def rows(self):
-        names, called = {m: k for k, m in self.model.named_modules()}, {c.layer for c in self.calls}
-        counted, unknown = set(), count_macs.dispatch(object)
-        for c in self.calls:
-            own = set(_owned(c.layer, called))
-            inner = any(o in called for o in c.layer.modules() if o is not c.layer)
-            registered = count_macs.dispatch(type(c.layer)) is not unknown
-            if c.out is None or inner and not own and not registered: continue      # None: it raised
-            n = sum(p.numel() for p in own - counted)
-            counted |= own
-            yield LayerRow(names[c.layer], type(c.layer).__name__, c.out, n, c.macs, c.field)
+# %% ../nbs/16_summary.ipynb #58b4d8e6
+@patch
+def arriving(self:_Recorder, m, x):
+    "Fields of what goes into a layer; in a chain, also behind neighbours that were not called."
+    fields = self.book[x]
+    up = self.open[-1] if self.open else None
+    if fields or not (up and up.fields and is_chain(up.layer)): return fields
+    before = takewhile(lambda o: o is not m, up.layer)
+    return _follow([o for c in before for o in chain(c)], up.x, up.fields, x)
+
+@patch
+def rows(self:_Recorder):
+    "A `LayerRow` for each call that deserves one."
+    names = {m: k for k, m in self.model.named_modules()}
+    called = {c.layer for c in self.calls}
+    counted, unknown = set(), count_macs.dispatch(object)
+    for c in self.calls:
+        own = set(_owned(c.layer, called))
+        inner = any(o in called for o in c.layer.modules() if o is not c.layer)
+        registered = count_macs.dispatch(type(c.layer)) is not unknown
+        if c.out is None or inner and not own and not registered: continue      # None: it raised
+        n = sum(p.numel() for p in own - counted)
+        counted |= own
+        yield LayerRow(names[c.layer], type(c.layer).__name__, c.out, n, c.macs, c.field)
 
 @contextmanager
 def record_layers(
@@ -211,19 +217,6 @@ def record_layers(
         table.n_params = sum(p.numel() for p in model.parameters())
 
 # %% ../nbs/16_summary.ipynb #a845928e
-@contextmanager
-def _at_rest(model):
-    "No gradients, evaluation mode; afterwards modes, buffers and random state are as before."
-    modes = [(m, m.training) for m in model.modules()]
-    buffers = {k: b.clone() for k, b in model.named_buffers()}
-    model.eval()
-    try:
-        with keep_random_state(), torch.no_grad(): yield
-    finally:
-        for m, mode in modes: m.training = mode
-        with torch.no_grad():
-            for k, b in model.named_buffers(): b.copy_(buffers.get(k, b))
-
 def summary(
     model:nn.Module, # any model
     *xs, # what it takes: mostly one batch [N,…], on the model's device
@@ -237,7 +230,7 @@ def summary(
         raise ValueError(f'summary: needs what the model takes, such as a batch [N,C,H,W]; got {got}. '
                          'Try summary(model, xb).')
     try:
-        with _at_rest(model), record_layers(model) as table: model(*xs)
+        with untouched(model), torch.no_grad(), record_layers(model.eval()) as table: model(*xs)
     except RuntimeError as e:
         done = ''
         if table:
