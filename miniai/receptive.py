@@ -114,7 +114,7 @@ def precedents(
         places = [sorted({q for i in axis for q in w.reads(i, n)}) for axis, w, n in zip(places, link.windows, link.size)]
     return [*res, Precedents('image', *places)]
 
-# %% ../nbs/15_receptive_field.ipynb #263dfd59
+# %% ../nbs/15_receptive_field.ipynb #aa691662
 def field_box(
     model:nn.Module, # an `nn.Sequential`, perhaps nested, or one layer
     input_size, # side of the images, or (H,W)

@@ -9,7 +9,7 @@ from openpyxl import load_workbook
 from openpyxl.utils import get_column_letter, range_boundaries
 from torch import nn
 
-from miniai import spreadsheet as M
+from miniai import cells as M
 from miniai.conv import conv
 from miniai.spreadsheet import Cells, a1, column_letters, to_xlsx, trace_precedents
 
@@ -46,7 +46,7 @@ def compare(show, layout, model, x):
     seen, x = set(), x[(None,)*(4-x.ndim)].double()
     assert torch.allclose(read(show, layout['image']), x[0])
     with torch.no_grad():
-        for path, layer in M._layers(deepcopy(model).double().eval()):
+        for path, layer in M.check_layers(deepcopy(model).double().eval()):
             x = layer(x)
             if path in layout:
                 assert torch.allclose(read(show, layout[path]), x.view(layout[path].shape), rtol=1e-9, atol=1e-9), path
