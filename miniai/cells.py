@@ -6,8 +6,8 @@
 __all__ = ['openpyxl_or_tell', 'Calc', 'column_letters', 'a1', 'Cells', 'conv_formula', 'pool_formula', 'kind_of',
            'activation_formula', 'check_layers', 'Step', 'plan']
 
-# %% ../nbs/90_cells.ipynb #097340b0
-import math
+# %% ../nbs/90_cells.ipynb #9fdd8f60
+import math, re
 from dataclasses import dataclass
 from math import prod
 
@@ -19,7 +19,7 @@ from torch import nn
 from .core import check_int
 from .windows import Link, Window, chain, chain_outputs, chain_windows
 
-# %% ../nbs/90_cells.ipynb #ed0e7bdc
+# %% ../nbs/90_cells.ipynb #995e731a
 def openpyxl_or_tell():
     "The package that reads and writes workbooks; an `ImportError` that says how to get it."
     try: import openpyxl, openpyxl.formatting.rule, openpyxl.formula, openpyxl.styles, openpyxl.utils
@@ -57,12 +57,13 @@ class Calc:
         if cell.coordinate not in self.known: self.known[cell.coordinate] = self.compute(cell)
         return self.known[cell.coordinate]
 
-# %% ../nbs/90_cells.ipynb #51e08349
+# %% ../nbs/90_cells.ipynb #19ff1c08
 def _flat(args): return np.concatenate([np.ravel(o) for o in args])
 
 def _python(token, functions)->str:
     "A part of a formula as Python; `ValueError` for what is not known, so that nothing else is ever run."
-    if token.subtype=='RANGE': return f"calc['{token.value.replace('$', '')}']"
+    where = token.value.replace('$', '')
+    if token.subtype=='RANGE' and re.fullmatch('[A-Z]+[0-9]+(:[A-Z]+[0-9]+)?', where): return f"calc['{where}']"
     known = token.subtype=='NUMBER' or token.type in ('PAREN', 'SEP', 'OPERATOR-INFIX', 'OPERATOR-PREFIX')
     if known or token.type=='FUNC' and token.value.rstrip('()') in ('', *functions): return token.value
     raise ValueError(f'Calc: {token.value!r} is not known. Known are numbers, cells, {", ".join(functions)}.')
@@ -231,6 +232,7 @@ def plan(
     steps = [Step(None, [], ['image'], tuple(x.shape[1:]), x)]
     for link, out in zip(links, outs[1:]):
         kind, before = kind_of(link.layer), steps[-1].shape
+        if kind in _pools and out.ndim!=4: raise ValueError(f'to_xlsx: layer {link.name!r}, {link.layer}, takes [N,C,H,W].')
         if kind in (nn.Conv2d, nn.Linear, *_pools):
             if kind is nn.Linear: link = link._replace(windows=tuple(Window(1, 0, n-1) for n in before[1:]))  # whole maps
             steps.append(Step(link, [], [link.name], (*out.shape[1:], 1, 1)[:3], out))

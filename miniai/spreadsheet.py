@@ -42,7 +42,7 @@ def _shade(ws, blocks, peak, low='F4A582', high='92C5DE')->None:
     rule = openpyxl_or_tell().formatting.rule.ColorScaleRule('num', -peak, low, 'num', 0, 'FFFFFF', 'num', peak, high)
     ws.conditional_formatting.add(' '.join(blocks), rule)
 
-# %% ../nbs/92_spreadsheet.ipynb #659a456e
+# %% ../nbs/92_spreadsheet.ipynb #91644095
 class _Page:
     "A sheet that fills from left to right."
     top = 5                                 # row where maps begin, below their titles
@@ -180,7 +180,7 @@ The prediction stands at the top left and never scrolls away. Beside it is what 
 5. Draw them again and again, back to the image: the receptive field. Trace Dependents shows what a pixel can reach.
 Grey zeros are borders, or holes of a dilated kernel. Red is negative, blue positive."""
 
-# %% ../nbs/92_spreadsheet.ipynb #ab1d3350
+# %% ../nbs/92_spreadsheet.ipynb #34295387
 def _book(steps, classes)->tuple: # workbook, layout
     "A workbook of two sheets: the network, and how to play."
     wb = openpyxl_or_tell().Workbook()
@@ -212,8 +212,8 @@ def _check(model, image, path)->None:
                          'From a batch take xb[0].')
     check_layers(model)                                                # names what has no formula
     for name, t in (('image', image), *model.named_parameters(), *model.named_buffers()):
-        if not t.is_meta and not t.isfinite().all():
-            raise ValueError(f'to_xlsx: {name} holds NaN or infinity, and no cell can.')
+        if t.is_meta: raise ValueError(f'to_xlsx: {name} is on the meta device and holds no numbers.')
+        if not t.isfinite().all(): raise ValueError(f'to_xlsx: {name} holds NaN or infinity, and no cell can.')
 
 def _check_plan(steps, classes, max_cells)->None:
     "`ValueError` if the steps do not end in classes, or are too much for a spreadsheet program."
@@ -230,7 +230,7 @@ def _check_plan(steps, classes, max_cells)->None:
         raise ValueError(f'to_xlsx: that would be {cells:,} numbers, more than max_cells={max_cells:,}. Use a smaller '
                          'image, a larger stride or fewer channels.')
 
-# %% ../nbs/92_spreadsheet.ipynb #8248ca4c
+# %% ../nbs/92_spreadsheet.ipynb #9b1c68dd
 def to_xlsx(
     model:nn.Module, # a trained classifier: layers in nested Sequentials, at the end a number for each class
     image:torch.Tensor, # [H,W], [C,H,W] or [1,C,H,W], float
