@@ -6,7 +6,7 @@
 __all__ = ['openpyxl_or_tell', 'Calc', 'column_letters', 'a1', 'Cells', 'conv_formula', 'pool_formula', 'kind_of',
            'activation_formula', 'check_layers', 'Step', 'plan']
 
-# %% ../nbs/90_cells.ipynb #9fdd8f60
+# %% ../nbs/90_cells.ipynb #490a1c6b
 import math, re
 from dataclasses import dataclass
 from math import prod
@@ -19,22 +19,24 @@ from torch import nn
 from .core import check_int
 from .windows import Link, Window, chain, chain_outputs, chain_windows
 
-# %% ../nbs/90_cells.ipynb #995e731a
+# %% ../nbs/90_cells.ipynb #b3365355
 def openpyxl_or_tell():
     "The package that reads and writes workbooks; an `ImportError` that says how to get it."
     try: import openpyxl, openpyxl.formatting.rule, openpyxl.formula, openpyxl.styles, openpyxl.utils
     except ImportError as e:
-        raise ImportError('Workbooks need the package openpyxl, which is not installed. Install it: pip install openpyxl, '
-                          "or with this library: pip install -e '.[sheet]'.") from e
+        raise ImportError('Workbooks need the package openpyxl, which is not installed. Install it: '
+                          "pip install openpyxl, or with this library: pip install -e '.[sheet]'.") from e
     return openpyxl
 
 # %% ../nbs/90_cells.ipynb #85b49931
 class Calc:
-    """A sheet that computes: `calc['B1']` is what a cell shows, `calc['B1:D3']` an array. It can what our formulas need.
+    """A sheet that computes: `calc['B1']` is what a cell shows, `calc['B1:D3']` an array.
 
-    `ValueError` for a formula with anything else in it."""
-    functions = dict(SUMPRODUCT=lambda a, b: (a*b).sum(), SUM=lambda *a: _flat(a).sum(), MAX=lambda *a: _flat(a).max(),
-        AVERAGE=lambda *a: _flat(a).mean(), EXP=math.exp, SQRT=math.sqrt, TANH=math.tanh, IF=lambda test, a, b: a if test else b,
+    It can what our formulas need. `ValueError` for a formula with anything else in it."""
+    functions = dict(
+        SUMPRODUCT=lambda a, b: (a*b).sum(), SUM=lambda *a: _flat(a).sum(),
+        MAX=lambda *a: _flat(a).max(), AVERAGE=lambda *a: _flat(a).mean(),
+        EXP=math.exp, SQRT=math.sqrt, TANH=math.tanh, IF=lambda test, a, b: a if test else b,
         INDEX=lambda block, k: np.ravel(block)[k-1], MATCH=lambda v, block, _: np.ravel(block).tolist().index(v) + 1)
 
     def __init__(
@@ -57,7 +59,7 @@ class Calc:
         if cell.coordinate not in self.known: self.known[cell.coordinate] = self.compute(cell)
         return self.known[cell.coordinate]
 
-# %% ../nbs/90_cells.ipynb #19ff1c08
+# %% ../nbs/90_cells.ipynb #ff52909a
 def _flat(args): return np.concatenate([np.ravel(o) for o in args])
 
 def _python(token, functions)->str:
@@ -109,7 +111,11 @@ class Cells:
         top:int, # row of its first number, counted from 1
         left:int, # its column
         steps, # for each dimension, how many (rows, columns) away the next index is
-    ): self.shape, self.top, self.left, self.steps = tuple(shape), top, left, tuple(steps)
+    ):
+        self.shape = tuple(shape)
+        self.top = top
+        self.left = left
+        self.steps = tuple(steps)
 
     def at(
         self,
@@ -207,7 +213,8 @@ def check_layers(
             raise TypeError(f"{where} has no formula. Known are {', '.join(o.__name__ for o in _known)}, in nested "
                             'Sequentials. Leave a softmax at the end out, the sheet adds its own.')
         if getattr(m, 'return_indices', False): raise ValueError(f'{where} cannot be written with return_indices=True.')
-        if kind is nn.MaxPool2d and m.dilation not in (1, (1, 1)): raise ValueError(f'{where} has holes: use dilation=1.')
+        if kind is nn.MaxPool2d and m.dilation not in (1, (1, 1)):
+            raise ValueError(f'{where} has holes: use dilation=1.')
         if kind is nn.BatchNorm2d and m.running_mean is None: raise ValueError(f'{where} keeps no running statistics.')
     return chain(model)
 
@@ -232,9 +239,11 @@ def plan(
     steps = [Step(None, [], ['image'], tuple(x.shape[1:]), x)]
     for link, out in zip(links, outs[1:]):
         kind, before = kind_of(link.layer), steps[-1].shape
-        if kind in _pools and out.ndim!=4: raise ValueError(f'to_xlsx: layer {link.name!r}, {link.layer}, takes [N,C,H,W].')
+        if kind in _pools and out.ndim!=4:
+            raise ValueError(f'to_xlsx: layer {link.name!r}, {link.layer}, takes [N,C,H,W], not a row of numbers.')
         if kind in (nn.Conv2d, nn.Linear, *_pools):
-            if kind is nn.Linear: link = link._replace(windows=tuple(Window(1, 0, n-1) for n in before[1:]))  # whole maps
+            whole = tuple(Window(1, 0, n-1) for n in before[1:])
+            if kind is nn.Linear: link = link._replace(windows=whole)
             steps.append(Step(link, [], [link.name], (*out.shape[1:], 1, 1)[:3], out))
         elif kind in _still: steps[-1].names.append(link.name)
         else:

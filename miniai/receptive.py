@@ -107,14 +107,15 @@ def precedents(
 )->list: # of `Precedents`: the unit, what it was computed from, …, the pixels
     "Step by step from one unit back to its pixels. Errors as in `receptive_field`; `ValueError` for a unit outside."
     links = chain_windows('precedents', chain_upto('precedents', model, layer), input_size)
-    *_, row, col = _unit('precedents', unit, tuple(w.out for w in links[-1].windows))
-    places, res = [[row], [col]], []
+    place, res = _unit('precedents', unit, tuple(w.out for w in links[-1].windows)), []
+    places = [[i] for i in place[-2:]]
     for link in reversed(links):
         res.append(Precedents(link.name, *places))
-        places = [sorted({q for i in axis for q in w.reads(i, n)}) for axis, w, n in zip(places, link.windows, link.size)]
+        axes = zip(places, link.windows, link.size)
+        places = [sorted({q for i in units for q in w.reads(i, n)}) for units, w, n in axes]
     return [*res, Precedents('image', *places)]
 
-# %% ../nbs/15_receptive_field.ipynb #aa691662
+# %% ../nbs/15_receptive_field.ipynb #684b201a
 def field_box(
     model:nn.Module, # an `nn.Sequential`, perhaps nested, or one layer
     input_size, # side of the images, or (H,W)
@@ -176,8 +177,8 @@ def effective_receptive_field(
         out = chain_outputs(who, layers, x)[-1]
         if out.ndim==2: out = out[..., None, None]                                  # numbers in a row: maps of 1×1
         if out.ndim!=4: raise ValueError(f'{who}: the layer must give [N,C,H,W] or [N,features], got {describe(out)}.')
-        *channel, row, col = _unit(who, unit, tuple(out.shape[2:]), out.shape[1])
-        values = out[:, channel or slice(None), row, col].sum(0)                    # images do not mix: [C]
+        place = _unit(who, unit, tuple(out.shape[2:]), out.shape[1])
+        values = out[:, place[:-2] or slice(None), place[-2], place[-1]].sum(0)     # images do not mix: [C]
         try: grads = [torch.autograd.grad(v, x, retain_graph=True)[0] for v in values]
         except RuntimeError as e: raise ValueError(f'{who}: no gradient reaches x. Does a layer detach? {e}') from e
     res = sum(g.abs() for g in grads).sum((0, 1))                                   # [N,C,H,W] → [H,W]

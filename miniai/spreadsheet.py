@@ -13,6 +13,7 @@ from math import prod
 from pathlib import Path
 
 import torch
+from fastcore.basics import patch
 from torch import nn
 
 from .cells import (Cells, a1, activation_formula, check_layers, column_letters, conv_formula, openpyxl_or_tell, plan,
@@ -42,7 +43,7 @@ def _shade(ws, blocks, peak, low='F4A582', high='92C5DE')->None:
     rule = openpyxl_or_tell().formatting.rule.ColorScaleRule('num', -peak, low, 'num', 0, 'FFFFFF', 'num', peak, high)
     ws.conditional_formatting.add(' '.join(blocks), rule)
 
-# %% ../nbs/92_spreadsheet.ipynb #91644095
+# %% ../nbs/92_spreadsheet.ipynb #544a100f
 class _Page:
     "A sheet that fills from left to right."
     top = 5                                 # row where maps begin, below their titles
@@ -69,25 +70,28 @@ class _Page:
     def titles(self, cells, name)->None:
         for c in range(cells.shape[0]): self.text(cells.at(c)[0]-1, cells.at(c)[1], f'{name} {c}')
 
-    def beside(self, name, values)->Cells:
-        "A column of numbers beside the maps, one for each; named as in `state_dict`."
-        self.text(self.top-1, self.col, name.split('.')[-1])
-        cells = Cells(values.shape, self.top, self.col, [(self.down, 0)])
-        self.layout[name] = self.put(cells, lambda c: values[c].item())
-        self.col += 1
-        return cells
+# %% ../nbs/92_spreadsheet.ipynb #0573f328
+@patch
+def beside(self:_Page, name, values)->Cells:
+    "A column of numbers beside the maps, one for each; named as in `state_dict`."
+    self.text(self.top-1, self.col, name.split('.')[-1])
+    cells = Cells(values.shape, self.top, self.col, [(self.down, 0)])
+    self.layout[name] = self.put(cells, lambda c: values[c].item())
+    self.col += 1
+    return cells
 
-    def kernels(self, name, weight, dilation)->Cells:
-        "Kernels [nf,ni,kh,kw], one below the other, their slices side by side, with zeros in the holes."
-        nf, ni, h, w = span = *weight.shape[:2], *(d*(k-1)+1 for d, k in zip(dilation, weight.shape[2:]))
-        steps = [(self.down, 0), (0, w+1)]
-        if span!=tuple(weight.shape): self.zeros(span, [*steps, (1, 0), (0, 1)])
-        cells = Cells(weight.shape, self.top, self.col, [*steps, (dilation[0], 0), (0, dilation[1])])
-        self.layout[name] = self.put(cells, lambda *idx: weight[idx].item())
-        _shade(self.ws, [cells[c] for c in range(nf)], weight.abs().max().item() or 1)
-        self.titles(cells, 'kernel')
-        self.col += ni*(w+1)
-        return cells
+@patch
+def kernels(self:_Page, name, weight, dilation)->Cells:
+    "Kernels [nf,ni,kh,kw], one below the other, their slices side by side, with zeros in the holes."
+    span = [d*(k-1)+1 for d, k in zip(dilation, weight.shape[2:])]
+    steps = [(self.down, 0), (0, span[1]+1)]
+    if span!=list(weight.shape[2:]): self.zeros([*weight.shape[:2], *span], [*steps, (1, 0), (0, 1)])
+    cells = Cells(weight.shape, self.top, self.col, [*steps, (dilation[0], 0), (0, dilation[1])])
+    self.layout[name] = self.put(cells, lambda *idx: weight[idx].item())
+    _shade(self.ws, [cells[c] for c in range(len(weight))], weight.abs().max().item() or 1)
+    self.titles(cells, 'kernel')
+    self.col += weight.shape[1]*(span[1]+1)
+    return cells
 
 # %% ../nbs/92_spreadsheet.ipynb #6dccc4b2
 def _border(step)->list: # (before, behind) for rows and for columns
@@ -163,11 +167,12 @@ def _panel(page, logits, classes, before)->None:
     power = page.put(column[2], lambda i: f'=EXP({logit[i]}-MAX({logit.block(fixed=True)}))')
     probs = page.put(column[3], lambda i: f'={power[i]}/SUM({power.block(fixed=True)})', 'share')
     old   = page.put(column[4], lambda i: before[i].item(), 'share')
+    bars = openpyxl_or_tell().formatting.rule.DataBarRule('num', 0, 'num', 1, 'FFC46B')
     for row, head, o in ((1, 'prediction', probs), (2, 'PyTorch', old)):
         page.text(row, 1, head, 'head')
         best = f'=INDEX({column[0][()]},MATCH(MAX({o[()]}),{o[()]},0))'
         page.put(Cells([], row, 2, []), lambda: best, 'answer')
-        page.ws.conditional_formatting.add(o[()], openpyxl_or_tell().formatting.rule.DataBarRule('num', 0, 'num', 1, 'FFC46B'))
+        page.ws.conditional_formatting.add(o[()], bars)
     page.layout |= dict(logits=logit, probabilities=probs, prediction=Cells([], 1, 2, []))
 
 _hints = """A network that lives in a sheet
@@ -180,7 +185,7 @@ The prediction stands at the top left and never scrolls away. Beside it is what 
 5. Draw them again and again, back to the image: the receptive field. Trace Dependents shows what a pixel can reach.
 Grey zeros are borders, or holes of a dilated kernel. Red is negative, blue positive."""
 
-# %% ../nbs/92_spreadsheet.ipynb #34295387
+# %% ../nbs/92_spreadsheet.ipynb #54735ef2
 def _book(steps, classes)->tuple: # workbook, layout
     "A workbook of two sheets: the network, and how to play."
     wb = openpyxl_or_tell().Workbook()
@@ -217,20 +222,21 @@ def _check(model, image, path)->None:
 
 def _check_plan(steps, classes, max_cells)->None:
     "`ValueError` if the steps do not end in classes, or are too much for a spreadsheet program."
-    n, h, w = steps[-1].shape
+    n, *sides = steps[-1].shape
     for o in steps:
         if not o.out.isfinite().all(): raise ValueError(f'to_xlsx: layer {o.names[0]!r} gives NaN or infinity.')
-    if h*w>1:
-        raise ValueError(f'to_xlsx: the model makes [{n},{h},{w}] of this image, but a classifier makes one number a '
-                         'class. End it with nn.AdaptiveAvgPool2d(1), or with nn.Flatten() and nn.Linear.')
+    if prod(sides)>1:
+        raise ValueError(f'to_xlsx: the model makes {describe(steps[-1].out)} of this image, but a classifier makes one '
+                         'number a class. End it with nn.AdaptiveAvgPool2d(1), or with nn.Flatten() and nn.Linear.')
     if classes is not None and len(classes)!=n: raise ValueError(f'to_xlsx: {len(classes)} names for {n} classes.')
-    weights = [p.numel() for o in steps for link in (o.gather, *o.changes) if link for p in link.layer.parameters()]
+    layers = [link.layer for o in steps for link in (o.gather, *o.changes) if link]
+    weights = [p.numel() for m in layers for p in m.parameters()]
     cells = sum(prod(o.shape) for o in steps) + sum(weights)
     if cells>max_cells:
         raise ValueError(f'to_xlsx: that would be {cells:,} numbers, more than max_cells={max_cells:,}. Use a smaller '
                          'image, a larger stride or fewer channels.')
 
-# %% ../nbs/92_spreadsheet.ipynb #9b1c68dd
+# %% ../nbs/92_spreadsheet.ipynb #e588dccd
 def to_xlsx(
     model:nn.Module, # a trained classifier: layers in nested Sequentials, at the end a number for each class
     image:torch.Tensor, # [H,W], [C,H,W] or [1,C,H,W], float
@@ -241,8 +247,8 @@ def to_xlsx(
     """Write a workbook whose formulas compute what the model, in eval mode, makes of the image.
 
     The model stays as it is. Layers and weights are named as in `state_dict`; a layer whose result is only a part of a
-    formula, such as a convolution before its ReLU, has no cells. Nothing is written if there is an error: a `TypeError`
-    names a layer that has no formula, a `ValueError` says what does not fit, an `ImportError` that openpyxl is missing."""
+    formula, such as a convolution before its ReLU, has no cells. Nothing is written if there is an error: `TypeError`
+    names a layer that has no formula, `ValueError` says what does not fit, `ImportError` that openpyxl is missing."""
     openpyxl_or_tell()
     _check(model, image, path)
     model = deepcopy(model).cpu().double().eval()

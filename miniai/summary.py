@@ -104,11 +104,12 @@ class LayerTable(list):
         if not self: return ('LayerTable: no layer was recorded. Call the model inside the block, by model(xb): '
                              'model.forward(xb) goes past the hooks. The table is there after the block.')
         some = 'at least '*any(r.macs is None and r.params for r in self)
-        texts = [(r.name, r.layer, '×'.join(map(str, r.out)), f'{r.params:,}', '?' if r.macs is None else f'{r.macs:,}',
-                  r.field) for r in self]
-        return text_table([LayerRow._fields, *texts, ('total', '', '', f'{self.n_params:,}', f'{some}{self.macs:,}', '')])
+        texts = [(r.name, r.layer, '×'.join(map(str, r.out)), f'{r.params:,}',
+                  '?' if r.macs is None else f'{r.macs:,}', r.field) for r in self]
+        total = 'total', '', '', f'{self.n_params:,}', f'{some}{self.macs:,}', ''
+        return text_table([LayerRow._fields, *texts, total])
 
-# %% ../nbs/16_summary.ipynb #10d19215
+# %% ../nbs/16_summary.ipynb #c13bcff0
 def _sides(t): return tuple(t.shape[2:]) if t.ndim==4 else (1, 1) if t.ndim==2 else None
 
 def _follow(layers, x, fields, out):
@@ -170,11 +171,12 @@ class _Recorder:
         call.x, call.out = None, () if out is None else tuple(out.shape[1:])
         if x is None or out is None: return
         if call.fields and not self.book[out]: self.book[out] = _follow(chain(m), x, call.fields, out)
-        if fields := self.book[out]: call.field = '×'.join(dict.fromkeys(f'{round(float(f.size), 1):g}' for f in fields))
+        sides = [f'{round(float(f.size), 1):g}' for f in self.book[out] or ()]
+        call.field = '×'.join(dict.fromkeys(sides))              # rows and columns, if they differ
         macs = count_macs(m, x, out) if x.numel() and out.numel() else 0
         if macs is not None: call.macs = macs*_items(x)//max(1, self.items)      # batches may be reshaped
 
-# %% ../nbs/16_summary.ipynb #58b4d8e6
+# %% ../nbs/16_summary.ipynb #b971393f
 @patch
 def arriving(self:_Recorder, m, x):
     "Fields of what goes into a layer; in a chain, also behind neighbours that were not called."

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Window', 'window', 'is_chain', 'chain', 'Link', 'chain_windows', 'check_images', 'chain_outputs', 'chain_upto']
 
-# %% ../nbs/14_windows.ipynb #b622041c
+# %% ../nbs/14_windows.ipynb #b928ecfa
 from fractions import Fraction
 from functools import singledispatch
 from typing import NamedTuple
@@ -15,7 +15,7 @@ from torch import nn
 
 from .core import check_choice, check_int, check_tensor, describe
 
-# %% ../nbs/14_windows.ipynb #0b2c34df
+# %% ../nbs/14_windows.ipynb #e1799b1d
 class Window(NamedTuple):
     "A layer along one axis: unit i reads the units (i·step + lo)//up to (i·step + hi)//up of the layer before."
     out:int # units in the layer
@@ -34,7 +34,7 @@ class Window(NamedTuple):
         lo, hi = (i*self.step + self.lo)//self.up, (i*self.step + self.hi)//self.up
         return [q for q in range(lo, hi+1, self.dilation) if 0<=q<n]
 
-# %% ../nbs/14_windows.ipynb #49919a0c
+# %% ../nbs/14_windows.ipynb #a87ed016
 @singledispatch
 def window(
     layer, # a layer, such as an `nn.Conv2d`
@@ -57,22 +57,21 @@ def _at(value, axis): return value[axis] if isinstance(value, (tuple, list)) els
 def _sliding(layer, n, axis):
     mode = getattr(layer, 'padding_mode', 'zeros')
     if mode!='zeros': raise TypeError(f"Conv2d with padding_mode={mode!r} reads pixels twice; only 'zeros' is known.")
-    k, s, p, d = (_at(getattr(layer, o, 1), axis) for o in ('kernel_size', 'stride', 'padding', 'dilation'))
-    reach = d*(k-1)
+    s, p = _at(layer.stride, axis), _at(layer.padding, axis)
+    reach = _at(getattr(layer, 'dilation', 1), axis)*(_at(layer.kernel_size, axis) - 1)
     before, both = dict(valid=(0, 0), same=(reach//2, reach))[p] if isinstance(p, str) else (p, 2*p)
     out, rest = divmod(n + both - reach - 1, s)
     if getattr(layer, 'ceil_mode', False) and rest: out += (out+1)*s < n+p      # one more, if it begins on a pixel
-    return Window(out+1, -before, reach-before, s, dilation=d)
+    return Window(out+1, -before, reach-before, s, dilation=_at(getattr(layer, 'dilation', 1), axis))
 
 @window.register(nn.ConvTranspose2d)
 def _transposed(layer, n, axis):
-    args = layer.kernel_size, layer.stride, layer.padding, layer.dilation, layer.output_padding
-    k, s, p, d, extra = (_at(o, axis) for o in args)
+    s, p = layer.stride[axis], layer.padding[axis]
+    d, reach = layer.dilation[axis], layer.dilation[axis]*(layer.kernel_size[axis] - 1)
     if s>1 and d>1: raise TypeError('ConvTranspose2d with both stride and dilation has no regular window.')
-    reach = d*(k-1)
-    return Window((n-1)*s + reach + 1 - 2*p + extra, p-reach+s-1, p, up=s, dilation=d)
+    return Window((n-1)*s + reach + 1 - 2*p + layer.output_padding[axis], p-reach+s-1, p, up=s, dilation=d)
 
-# %% ../nbs/14_windows.ipynb #333543f9
+# %% ../nbs/14_windows.ipynb #3de88a18
 @window.register(nn.AdaptiveAvgPool2d)
 @window.register(nn.AdaptiveMaxPool2d)
 def _adaptive(layer, n, axis):
@@ -112,7 +111,7 @@ for _cls in (nn.Identity, nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.ELU, nn.
              nn.Dropout, nn.Dropout2d, nn.BatchNorm1d, nn.BatchNorm2d):
     window.register(_cls, lambda layer, n, axis: Window(n))                          # each place sees itself
 
-# %% ../nbs/14_windows.ipynb #f4c9de00
+# %% ../nbs/14_windows.ipynb #0cc3beec
 def is_chain(model:nn.Module)->bool:
     """Does it run its layers one after the other, and nothing else? A plain `nn.Sequential` does.
 
@@ -126,7 +125,7 @@ def chain(
     if not is_chain(model): return [('', model)]
     return [(f'{k}.{name}'.rstrip('.'), m) for k, child in model._modules.items() for name, m in chain(child)]
 
-# %% ../nbs/14_windows.ipynb #517d6add
+# %% ../nbs/14_windows.ipynb #95680f69
 class Link(NamedTuple):
     "A layer of a chain, and what it reads along rows and columns."
     name:str # as in `model.named_modules()`
@@ -154,7 +153,7 @@ def chain_windows(
         size = tuple(w.out for w in windows)
     return res
 
-# %% ../nbs/14_windows.ipynb #1c1d0dad
+# %% ../nbs/14_windows.ipynb #e9a6c5f9
 def check_images(
     who:str, # the function that asks, named in errors
     x, # what the caller passed
@@ -178,7 +177,7 @@ def chain_outputs(
                              f'dtype and device. torch says: {e}') from e
     return outs
 
-# %% ../nbs/14_windows.ipynb #25dd9643
+# %% ../nbs/14_windows.ipynb #d4edd7a0
 def chain_upto(
     who:str, # the function that asks, named in errors
     model:nn.Module, # any model
