@@ -193,7 +193,7 @@ def batch_items(
 
 def first_tensor(
     x, # a tensor, or any nesting of tuples, lists and dicts of them
-):
+): # a tensor; `x` itself if it is no container
     "The first tensor in a batch or in the output of a model: what metrics and pictures are made from."
     while isinstance(x, (tuple, list, dict)) and len(x): x = batch_items(x)[0]
     return x

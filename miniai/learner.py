@@ -55,7 +55,7 @@ class Learner:
     def zero_grad(self): self.callback('zero_grad')
 
     @property
-    def opt(self):
+    def opt(self)->optim.Optimizer|None:
         "The optimizer: made by the first fit, or set by you."
         return self._opt
 
