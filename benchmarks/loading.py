@@ -1,4 +1,4 @@
-"""One epoch of batches from Fashion-MNIST (or the digits): images in memory against torch's DataLoader and decoding each image.
+"""One epoch of batches from Fashion-MNIST (or the digits): images in memory against torch's DataLoader and rows made one by one.
 
 All give the same float batches of 256. Ratios are times against `TensorDL`, between least times; the first two are interleaved."""
 import argparse
@@ -30,7 +30,7 @@ def main(rounds):
 |---|---|---|---|
 | `TensorDL`, uint8 in memory | 1 | {t["fast"].told(digits=0)} | {t["fast"].n} |
 | `DataLoader(TensorDataset)`, float32 in memory | {t["listed"]/t["fast"]:.1f} | {t["listed"].told(digits=0)} | {t["listed"].n} |
-| `DataLoaders.from_dd`, each image decoded anew | {t["rows"]/t["fast"]:.0f} | {t["rows"].told(digits=0)} | {t["rows"].n} |''')
+| `DataLoaders.from_dd`, each row made anew in Python | {t["rows"]/t["fast"]:.0f} | {t["rows"].told(digits=0)} | {t["rows"].n} |''')
 
 if __name__=='__main__':
     ap = argparse.ArgumentParser(description=__doc__.split('\n')[0])

@@ -13,6 +13,7 @@ The map, by decades. Imports run downwards only, so a module needs nothing that 
     im2col       a convolution as one matrix product, forwards and backwards
     layout       the batch innermost in memory: thin convolutions several times faster
     cnn          a network of convolutions, and the count of its parameters
+    windows      what each layer reads of the one before; one walk along a chain of layers
     receptive    which pixels a unit sees, and which of them count
     summary      what a network costs, layer by layer
 20 The loop
@@ -34,6 +35,7 @@ The map, by decades. Imports run downwards only, so a module needs nothing that 
 60 Your own
     cli          `miniai-train`, and `load_model` for what it saved
 90 Extras
+    cells        a layer as formulas that a spreadsheet computes
     spreadsheet  a trained network as a workbook full of formulas
 
 >>> from miniai.autoencoder import ConvAutoencoder

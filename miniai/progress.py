@@ -81,6 +81,7 @@ def after_epoch(self:MetricsCB, learn):
     if self.together: self.together.flush()
     if not self.losses: raise ValueError('MetricsCB: no batch of this epoch came to its end.')
     part = 'train' if learn.training else 'valid'
+    self.history = learn.history                     # a fit inside this one had its own
     self.history.note(learn.epoch, part, self._results())
     if self.quiet: return
     numbers = (f'{k} {v:.4f}' for k, v in self.history[-1].items() if k not in ('epoch', 'part'))
