@@ -31,7 +31,7 @@ class MetricsCB(Callback):
         taken = {'loss', 'epoch', 'part'} & {*self.metrics}
         if taken: raise ValueError(f'MetricsCB: {taken.pop()} is a column already; name your metric otherwise.')
         if len(self.metrics)<len(named):
-            raise ValueError('MetricsCB: two metrics have one name. Give them names: MetricsCB(top1=TopK(1), top3=TopK(3)).')
+            raise ValueError('MetricsCB: two metrics have one name. Name them: MetricsCB(top1=TopK(1), top3=TopK(3)).')
         self.verbose, self.history = verbose, History()
         sums = self.metrics and all(getattr(o, 'sums', False) for o in self.metrics.values())
         self.together = Together(self._judge) if sums else None
