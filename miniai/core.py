@@ -211,9 +211,9 @@ def to_device(
     x, # a tensor, or any nesting of dicts, lists and tuples of them
     device=def_device, # where to: 'cpu', 'cuda', 'mps' or a `torch.device`
 ):
-    "`x` with every tensor on `device`; what is there already is not copied."
+    "`x` with every tensor on `device`; what is there is not copied. Pinned sources must stay as they are meanwhile."
     device = torch.device(device)
-    fast = device.type=='cuda'              # towards the CPU, a non-blocking copy may be read before it is filled
+    fast = device.type=='cuda'              # elsewhere a non-blocking copy may be read before it is filled
     return map_tensors(lambda t: t if t.device==device else t.to(device, non_blocking=fast), x)
 
 # %% ../nbs/00_core.ipynb #bfeae7c2
