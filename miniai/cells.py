@@ -54,7 +54,10 @@ class Calc:
         self.ws[where] = value
         self.known.clear()                                         # real ones forget only what depends on it
 
-    def pull(self, cell):
+    def pull(
+        self,
+        cell, # of openpyxl
+    ):
         "What a cell shows: computed once, until somebody types."
         if cell.coordinate not in self.known: self.known[cell.coordinate] = self.compute(cell)
         return self.known[cell.coordinate]
@@ -71,7 +74,10 @@ def _python(token, functions)->str:
     raise ValueError(f'Calc: {token.value!r} is not known. Known are numbers, cells, {", ".join(functions)}.')
 
 @patch
-def compute(self:Calc, cell):
+def compute(
+    self:Calc,
+    cell, # of openpyxl
+):
     "The value of a number or of a formula."
     if cell.data_type!='f': return cell.value
     tokens = openpyxl_or_tell().formula.Tokenizer(cell.value).items
