@@ -8,8 +8,8 @@ __all__ = ['openpyxl_or_tell', 'Calc', 'column_letters', 'a1', 'Cells', 'conv_fo
 
 # %% ../nbs/90_cells.ipynb #490a1c6b
 import math, re
-from dataclasses import dataclass
 from math import prod
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -225,8 +225,7 @@ def check_layers(
     return chain(model)
 
 # %% ../nbs/90_cells.ipynb #b59808d1
-@dataclass
-class Step:
+class Step(NamedTuple):
     "A group of columns: a layer that gathers numbers, and those after it that change each alone."
     gather:Link|None # None if the numbers are those of the step before
     changes:list # of `Link`
@@ -255,5 +254,5 @@ def plan(
         else:
             if len(steps)==1: steps.append(Step(None, [], [], before, out))      # the image itself stays as it is
             steps[-1].changes.append(link)
-            steps[-1].names, steps[-1].out = [link.name], out
+            steps[-1] = steps[-1]._replace(names=[link.name], out=out)
     return steps
