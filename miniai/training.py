@@ -61,7 +61,7 @@ def get_dls(
     return (DataLoader(train_ds, batch_size=bs, shuffle=True, **kwargs),
             DataLoader(valid_ds, batch_size=bs*2, **kwargs))
 
-# %% ../nbs/05_training.ipynb #32d28715
+# %% ../nbs/05_training.ipynb #312ab530
 def _train_epoch(model, loss_func, opt, dl, device)->int: # batches seen
     "One pass over the training data."
     model.train()
