@@ -70,6 +70,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                   'miniai.callbacks._grads': ('callbacks.html#_grads', 'miniai/callbacks.py'),
                                   'miniai.callbacks.current_lr': ('callbacks.html#current_lr', 'miniai/callbacks.py')},
             'miniai.cli': { 'miniai.cli._check_options': ('cli.html#_check_options', 'miniai/cli.py'),
+                            'miniai.cli._config_of': ('cli.html#_config_of', 'miniai/cli.py'),
                             'miniai.cli._device': ('cli.html#_device', 'miniai/cli.py'),
                             'miniai.cli._evaluate': ('cli.html#_evaluate', 'miniai/cli.py'),
                             'miniai.cli._loaders': ('cli.html#_loaders', 'miniai/cli.py'),

@@ -7,11 +7,14 @@ __all__ = ['mean_image_mse', 'pca_mse', 'upsample_conv2d', 'Deconv', 'deconv', '
 
 # %% ../nbs/40_autoencoder.ipynb #937c68eb
 import math
+from inspect import signature
 from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
+from fastcore.basics import patch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from .conv import check_conv, check_pair, conv
 from .core import check_int, check_tensor, describe
@@ -48,7 +51,8 @@ def pca_mse(
 # %% ../nbs/40_autoencoder.ipynb #6bb4a53e
 def _check_upsample(x, weight, bias):
     "Cheap checks; `check_conv` finds the words."
-    k, fits = weight.shape[-2:], weight.ndim==x.ndim==4 and weight.shape[1]==x.shape[1]
+    k = weight.shape[-2:]
+    fits = weight.ndim==x.ndim==4 and weight.shape[1]==x.shape[1]
     if not fits or (bias is not None and bias.shape!=weight.shape[:1]): check_conv('upsample_conv2d', x, weight, bias)
     if k[0]!=k[1] or k[0]%2==0:
         raise ValueError(f'upsample_conv2d: kernels must be squares of an odd side, got {describe(weight)}.')
@@ -64,7 +68,8 @@ def upsample_conv2d(
     One transposed convolution, its kernel the old one blurred by a 2×2 box; or, for few output channels or images that
     lie batch last, the four phases of that kernel and a pixel shuffle."""
     _check_upsample(x, weight, bias)
-    (nf, ni, k, _), pad = weight.shape, weight.shape[-1]//2
+    nf, ni = weight.shape[:2]
+    pad = weight.shape[-1]//2
     inside = x.is_cpu and len(x)>1 and is_batch_last(x)
     blurred = F.avg_pool2d(weight, 2, stride=1, padding=1, divisor_override=1)             # [nf,ni,k+1,k+1]
     if nf>4 and not inside:
@@ -73,19 +78,41 @@ def upsample_conv2d(
     phases = F.pixel_unshuffle(blurred, 2).view(nf, ni, 4, pad+1, pad+1)                   # every second tap, 4 ways
     phases = phases.transpose(1, 2) if inside and odd else phases.flip(2).transpose(1, 2)
     if bias is not None: bias = bias[:,None].expand(-1, 4).flatten()
-    args = phases.flatten(0, 1), bias, 1, (pad+odd)//2                                     # [4·nf,ni,pad+1,pad+1]
-    if inside: return shuffle_batch_last(thin_conv2d(x, *args), shift=odd)
-    res = F.pixel_shuffle(F.conv2d(x, *args), 2)
+    kernels = phases.flatten(0, 1)                                                         # [4·nf,ni,pad+1,pad+1]
+    if inside: return shuffle_batch_last(thin_conv2d(x, kernels, bias, padding=(pad+odd)//2), shift=odd)
+    res = F.pixel_shuffle(F.conv2d(x, kernels, bias, padding=(pad+odd)//2), 2)
     return res[:,:,1:-1,1:-1] if odd else res
 
 # %% ../nbs/40_autoencoder.ipynb #e82ddc9f
+def _heard(layer): # does a hook wait for its call? The same question as in `nn.Module.__call__`
+    return layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks or layer._backward_pre_hooks
+
+def _fused(up, conv)->bool:
+    "Are these nearest ×2 and a centred convolution, as `deconv` makes them, and does nobody listen to them?"
+    if type(up) is not nn.Upsample or type(conv) is not nn.Conv2d: return False
+    if up.mode!='nearest' or up.scale_factor!=2 or up.size is not None: return False
+    k = conv.kernel_size[0]
+    plain = conv.stride==(1, 1) and conv.dilation==(1, 1) and conv.groups==1 and conv.padding_mode=='zeros'
+    centred = k%2==1 and conv.kernel_size==(k, k) and conv.padding==(k//2, k//2)
+    own = 'weight' in conv._parameters                              # pruned weights are made when the layer is called
+    return plain and centred and own and not (_heard(up) or _heard(conv))
+
 class Deconv(nn.Sequential):
-    "Upsampling, convolution and what follows, by `upsample_conv2d` if `fast`: the first two are not called then."
+    """Upsampling, convolution and what follows; if `fast`, one `upsample_conv2d` does the work of the first two.
+
+    Only where nothing else changes: if they are as `deconv` makes them, and no hook hangs on them. Else they are called.
+    Global hooks, with which profilers look on, change nothing: they see the `Deconv`, and not these two."""
     fast, is_chain = True, True          # receptive fields may follow it layer by layer
+
+    @property
+    def bypassed(self)->tuple:
+        "The layers that are not called, because `upsample_conv2d` does their work."
+        pair = (*self._modules.values(),)[:2]
+        return pair if self.fast and len(pair)==2 and _fused(*pair) else ()
+
     def forward(self, x):
+        if not self.bypassed: return super().forward(x)
         _, conv, *rest = self
-        own = isinstance(conv.weight, nn.Parameter)                 # pruned weights are made when the layer is called
-        if not (self.fast and own): return super().forward(x)
         x = upsample_conv2d(x, conv.weight, conv.bias)
         for layer in rest: x = layer(x)
         return x
@@ -96,48 +123,31 @@ class Deconv(nn.Sequential):
         self,
         x:torch.Tensor, # what came in, [N,ni,H,W]
         out:torch.Tensor, # what came out
-    )->int: # multiply-adds of the growing convolution for one image
+    )->int|None: # multiply-adds of the growing convolution for one image; None if its layers are called and counted
         "Each of the (k+1)² blurred taps meets each pixel once."
-        return x[0].numel()*self[1].out_channels*(self[1].kernel_size[0]+1)**2
+        return x[0].numel()*self[1].out_channels*(self[1].kernel_size[0]+1)**2 if self.bypassed else None
 
+# %% ../nbs/40_autoencoder.ipynb #3bfea367
 def deconv(
     ni:int, # input channels
     nf:int, # output channels
     ks:int=3, # side of the kernel, odd
     act=True, # True for ReLU, a layer class, or None
-    norm=None, # a layer class such as `nn.BatchNorm2d`, or None
-    bias:bool|None=None, # None: a bias unless a norm follows, which would undo it
+    norm=None, # a layer class such as `nn.BatchNorm2d`, called with nf; or None
+    bias:bool|None=None, # add a bias? None: unless a batch norm follows, which would subtract it again
     fast:bool=True, # the fast, equal computation? False for the plain one
 )->Deconv: # [N,ni,H,W] → [N,nf,2H,2W]
     "A layer that doubles an image: nearest upsampling, then a convolution. `ValueError` if `ks` is even."
     for name, o in (('ni', ni), ('nf', nf), ('ks', ks)): check_int('deconv', name, o)
     if ks%2==0: raise ValueError(f'deconv: ks must be odd to keep the image centred, got {ks}.')
-    layers = [nn.UpsamplingNearest2d(scale_factor=2),
-              nn.Conv2d(ni, nf, ks, padding=ks//2, bias=norm is None if bias is None else bias)]
-    if norm: layers.append(norm(nf))
-    if act: layers.append(nn.ReLU() if act is True else act())
-    res = Deconv(*layers)
+    after = [norm(nf)] if norm else []
+    if bias is None: bias = not any(isinstance(o, _BatchNorm) for o in after)
+    if act: after.append(nn.ReLU() if act is True else act())
+    res = Deconv(nn.Upsample(scale_factor=2, mode='nearest'), nn.Conv2d(ni, nf, ks, padding=ks//2, bias=bias), *after)
     res.fast = fast
     return res
 
 # %% ../nbs/40_autoencoder.ipynb #b5bb6da3
-def _check_sizes(widths, hidden, ni, size)->tuple: # height and width; padding of four sides; grid of the last map
-    "Refuse what no autoencoder can have, and pad so that every block halves. `TypeError`, `ValueError`."
-    who, step = 'ConvAutoencoder', 2**len(widths)
-    if not widths: raise ValueError(f'{who}: widths is empty; give the channels of each block, such as (16, 32).')
-    many = [('widths', o) for o in widths] + [('hidden', o) for o in hidden]
-    for name, o in [('ni', ni), *many]: check_int(who, name, o)
-    h, w = check_pair(who, 'size', size, 1)
-    if min(h, w)<step:
-        raise ValueError(f'{who}: {len(widths)} blocks halve the image {len(widths)} times, so it needs {step} pixels '
-                         f'a side; size is {h}×{w}. Use fewer widths.')
-    dh, dw = -h%step, -w%step
-    return (h, w), (dw//2, dw-dw//2, dh//2, dh-dh//2), ((h+dh)//step, (w+dw)//step)
-
-def _dense(sizes, act)->list:
-    "Linear layers from each size to the next, and activations between them."
-    return [o for i, o in pairwise(sizes) for o in (act(), nn.Linear(i, o))][1:]
-
 class ConvAutoencoder(nn.Module):
     """`conv` blocks, dense layers, a code of `latent` numbers, and back. `TypeError`, `ValueError` for bad sizes.
 
@@ -155,58 +165,136 @@ class ConvAutoencoder(nn.Module):
         fast:bool=True, # fast `deconv`? False for the plain, equal one
     ):
         super().__init__()
-        flat = latent is not None
-        if flat: latent = check_int('ConvAutoencoder', 'latent', latent)
-        for name, o in (('widths', widths), ('hidden', () if hidden is None else hidden)):
-            if not isinstance(o, (tuple, list)):
-                raise TypeError(f'ConvAutoencoder: {name} must be a tuple, such as (16, 32), got {describe(o)}.')
-        act = nn.ReLU if act is True else act or nn.Identity
-        if not flat: hidden = ()
-        elif hidden is None: hidden = () if latent>64 else (512,) if latent>=32 else (512, 256)      # see the lesson *conv_autoencoder*
-        self.widths, self.hidden, self.ni = tuple(widths), tuple(hidden), ni
-        self.size, pad, grid = _check_sizes(self.widths, self.hidden, ni, size)
-        self.shape = (self.widths[-1], *grid)
-        self.latent = latent if flat else math.prod(self.shape)
-        down = [conv(i, o, act=act, norm=norm) for i, o in pairwise((ni, *self.widths))]
-        up = [deconv(i, o, act=act, norm=norm, fast=fast) for i, o in pairwise(self.widths[::-1])]
-        there = back = []
-        if flat:
-            sizes = math.prod(self.shape), *self.hidden, latent
-            there = [nn.Flatten(), *_dense(sizes, act)]
-            back = [*_dense(sizes[::-1], act), nn.Unflatten(1, self.shape)]
-            back += [norm(self.widths[-1]), act()] if norm else [act()]
-        frame, crop = ([nn.ZeroPad2d(o)] if any(pad) else [] for o in (pad, [-o for o in pad]))
-        self.encoder = nn.Sequential(*frame, *down, *there)
-        up.append(deconv(self.widths[0], ni, act=None, fast=fast))
-        self.decoder = nn.Sequential(*back, *up, *crop, *([out_act()] if out_act else []))
-
-    def encode(
-        self,
-        x:torch.Tensor, # images [N,ni,H,W], float
-    )->torch.Tensor: # codes [N,latent], or [N,C,h,w] if spatial
-        "Images to codes. `TypeError` or `ValueError` if `x` is no such batch."
-        check_tensor('ConvAutoencoder', 'x', x, 'N,C,H,W', 'float', 'Bytes need x/255; one image needs x[None].')
-        if x.shape[1:]!=(self.ni, *self.size):
-            raise ValueError(f'ConvAutoencoder: built for images {[self.ni, *self.size]}, got {describe(x)}. '
-                             'Build it with ni= and size= of your images.')
-        return self.encoder(x)
-
-    def decode(
-        self,
-        z:torch.Tensor, # codes, as `encode` gives them
-    )->torch.Tensor: # images [N,ni,H,W]
-        "Codes to images. `TypeError` or `ValueError` if `z` is no such batch."
-        check_tensor('ConvAutoencoder', 'z', z, kind='float')
-        shape = (self.latent,) if isinstance(self.encoder[-1], nn.Linear) else self.shape
-        if z.shape[1:]!=shape: raise ValueError(f'ConvAutoencoder: its codes are {["N", *shape]}, got {describe(z)}.')
-        return self.decoder(z)
+        self._set_sizes(latent, widths, hidden, ni, size)
+        self.act = nn.ReLU if act is True else act or nn.Identity
+        self.norm, self.out_act = norm or None, out_act or None
+        self.fast = bool(fast)
+        self.encoder = nn.Sequential(*self._layers_down())
+        self.decoder = nn.Sequential(*self._layers_up())
 
     def forward(self, x): return self.decode(self.encode(x))
 
-    def __repr__(self):
-        (h, w), (gh, gw), last = self.size, self.shape[1:], len(self.widths)-1
-        maps = [f'{c}×{gh<<last-i}×{gw<<last-i}' for i, c in enumerate(self.widths)]
-        there = [f'{self.ni}×{h}×{w}', *maps, *map(str, self.hidden)]
-        code = [f"{self.latent} number{'s'*(self.latent>1)}"] if isinstance(self.encoder[-1], nn.Linear) else []
-        way = [*there, *code, *there[::-1][not code:]]
-        return f"ConvAutoencoder({' → '.join(way)}, {sum(p.numel() for p in self.parameters()):,} parameters)"
+# %% ../nbs/40_autoencoder.ipynb #856e7118
+def _padding(size, blocks)->tuple: # pixels to add: left, right, top, bottom
+    "Pad so that every block halves. `ValueError` for images that are too small."
+    step, (h, w) = 2**blocks, size
+    if min(size)<step:
+        raise ValueError(f'ConvAutoencoder: {blocks} blocks halve an image of {step} pixels a side or more; size is {h}×{w}. '
+                         'Use fewer widths.')
+    dh, dw = -h%step, -w%step
+    return dw//2, dw-dw//2, dh//2, dh-dh//2
+
+def _hidden_for(latent)->tuple: # of dense layers for a code of so many numbers: see the lesson *conv_autoencoder*
+    if latent is None or latent>64: return ()
+    return (512,) if latent>=32 else (512, 256)
+
+def _check_ints(name, values)->tuple:
+    if not isinstance(values, (tuple, list)):
+        raise TypeError(f'ConvAutoencoder: {name} must be a tuple, such as (16, 32), got {describe(values)}.')
+    return tuple(check_int('ConvAutoencoder', name, o) for o in values)
+
+@patch
+def _set_sizes(self:ConvAutoencoder, latent, widths, hidden, ni, size):
+    "`flat ni size widths hidden`, as asked for; then `pad`, `shape` of the last map, `latent`. `TypeError`, `ValueError`."
+    self.flat = latent is not None
+    if self.flat: latent = check_int('ConvAutoencoder', 'latent', latent)
+    self.ni = check_int('ConvAutoencoder', 'ni', ni)
+    self.size = check_pair('ConvAutoencoder', 'size', size, 1)                     # height, width
+    self.widths = _check_ints('widths', widths)
+    self.hidden = _check_ints('hidden', _hidden_for(latent) if hidden is None else hidden) if self.flat else ()
+    if not widths: raise ValueError('ConvAutoencoder: widths is empty; give the channels of each block, as (16, 32).')
+    self.pad = _padding(self.size, len(widths))
+    self.shape = self.widths[-1], *(-(-o//2**len(widths)) for o in self.size)      # the padded sides, halved so often
+    self.latent = latent if self.flat else math.prod(self.shape)
+
+# %% ../nbs/40_autoencoder.ipynb #b0b5b6c3
+def _dense(sizes, act)->list:
+    "Linear layers from each size to the next, and activations between them."
+    return [o for i, o in pairwise(sizes) for o in (act(), nn.Linear(i, o))][1:]
+
+@patch
+def _layers_down(self:ConvAutoencoder)->list:
+    "Pad if need be, halve, and read all of the last map into a flat code."
+    frame = [nn.ZeroPad2d(self.pad)] if any(self.pad) else []
+    blocks = [conv(i, o, act=self.act, norm=self.norm) for i, o in pairwise((self.ni, *self.widths))]
+    if not self.flat: return frame + blocks
+    return [*frame, *blocks, nn.Flatten(), *_dense((math.prod(self.shape), *self.hidden, self.latent), self.act)]
+
+@patch
+def _layers_up(self:ConvAutoencoder)->list:
+    "The way back. The last block makes the pixels, so it has neither norm nor activation; then crop."
+    blocks = [deconv(i, o, act=self.act, norm=self.norm, fast=self.fast) for i, o in pairwise(self.widths[::-1])]
+    blocks.append(deconv(self.widths[0], self.ni, act=None, fast=self.fast))
+    if any(self.pad): blocks.append(nn.ZeroPad2d(tuple(-o for o in self.pad)))
+    if self.out_act: blocks.append(self.out_act())
+    if not self.flat: return blocks
+    dense = _dense((self.latent, *self.hidden[::-1], math.prod(self.shape)), self.act)
+    norm = [self.norm(self.widths[-1])] if self.norm else []
+    return [*dense, nn.Unflatten(1, self.shape), *norm, self.act(), *blocks]
+
+# %% ../nbs/40_autoencoder.ipynb #cf19c9f8
+@patch
+def encode(
+    self:ConvAutoencoder,
+    x:torch.Tensor, # images [N,ni,H,W], float
+)->torch.Tensor: # codes [N,latent], or [N,C,h,w] if spatial
+    "Images to codes. `TypeError` or `ValueError` if `x` is no such batch."
+    check_tensor('ConvAutoencoder', 'x', x, 'N,C,H,W', 'float', 'Bytes need x/255; one image needs x[None].')
+    if x.shape[1:]!=(self.ni, *self.size):
+        raise ValueError(f'ConvAutoencoder: built for images {[self.ni, *self.size]}, got {describe(x)}. '
+                         'Build it with ni= and size= of your images.')
+    return self.encoder(x)
+
+@patch
+def decode(
+    self:ConvAutoencoder,
+    z:torch.Tensor, # codes, as `encode` gives them
+)->torch.Tensor: # images [N,ni,H,W]
+    "Codes to images. `TypeError` or `ValueError` if `z` is no such batch."
+    check_tensor('ConvAutoencoder', 'z', z, kind='float')
+    shape = (self.latent,) if self.flat else self.shape
+    if z.shape[1:]!=shape: raise ValueError(f'ConvAutoencoder: its codes are {["N", *shape]}, got {describe(z)}.')
+    return self.decoder(z)
+
+@patch
+def __repr__(self:ConvAutoencoder)->str:
+    "The shapes on the way through."
+    (h, w), last = self.size, len(self.widths)-1
+    maps = [f'{c}×{self.shape[1]<<last-i}×{self.shape[2]<<last-i}' for i, c in enumerate(self.widths)]
+    there = [f'{self.ni}×{h}×{w}', *maps, *map(str, self.hidden)]
+    code = [f"{self.latent} number{'s'*(self.latent>1)}"] if self.flat else []
+    way = [*there, *code, *there[::-1][not code:]]
+    return f"ConvAutoencoder({' → '.join(way)}, {sum(p.numel() for p in self.parameters()):,} parameters)"
+
+# %% ../nbs/40_autoencoder.ipynb #3dcbedeb
+def _name_of(arg, cls)->str|None:
+    "The name of a layer class in `torch.nn`; `ValueError` if it has none."
+    name = getattr(cls, '__name__', None)
+    if cls is None or name and getattr(nn, name, None) is cls: return cls and name
+    raise ValueError(f'ConvAutoencoder.config: {arg} is {name or describe(cls)}, which is no class of torch.nn, so its '
+                     'name would not bring it back. The model works, but its arguments cannot be written to a file.')
+
+def _class_of(arg, name):
+    "The layer class of that name in `torch.nn`, or None; `ValueError` if there is none."
+    cls = None if name is None else getattr(nn, str(name), None)
+    if name is None or isinstance(cls, type) and issubclass(cls, nn.Module): return cls
+    raise ValueError(f'ConvAutoencoder.from_config: {arg} must be the name of a layer in torch.nn, or None, got {name!r}.')
+
+_classes = ('act', 'norm', 'out_act')
+@patch(as_prop=True)
+def config(self:ConvAutoencoder)->dict:
+    "All arguments that build this model, ready for JSON. `ValueError` for layer classes that are not in `torch.nn`."
+    names = {k: _name_of(k, getattr(self, k)) for k in _classes}
+    return dict(latent=self.latent if self.flat else None, widths=[*self.widths], hidden=[*self.hidden], ni=self.ni,
+                size=[*self.size], **names, fast=self.fast)
+
+@patch(cls_method=True)
+def from_config(
+    cls:ConvAutoencoder,
+    config:dict, # as `config` gives it, perhaps by way of JSON
+)->ConvAutoencoder: # with new random weights
+    "A model like the one that `config` came from. `ValueError` if an argument is missing, unknown or wrong."
+    if odd := {*signature(cls).parameters} ^ {*config}:
+        raise ValueError(f'{cls.__name__}.from_config: takes exactly the arguments that config gives; missing or unknown: '
+                         f'{", ".join(sorted(odd))}. Was it written by another version?')
+    return cls(**config | {k: _class_of(k, config[k]) for k in _classes})

@@ -70,7 +70,6 @@ def _evaluate(model, dl, device)->float:
 def _save(
     out:Path, # the run's folder
     model, # the trained autoencoder, on the CPU
-    spec:dict, # arguments that build it
     config:dict, # everything worth knowing about the run
     history:list, # of MetricsCB
     x:torch.Tensor, # test images to show, float [N,C,H,W]
@@ -78,7 +77,7 @@ def _save(
     "Write reconstructions.png, losses.png, history.csv, config.json and model.safetensors."
     import matplotlib.pyplot as plt
     from safetensors.torch import save_file
-    with atomic_write(out/'model.safetensors') as f: save_file(model.state_dict(), f, dict(spec=json.dumps(spec)))
+    with atomic_write(out/'model.safetensors') as f: save_file(model.state_dict(), f, dict(format='2', config=json.dumps(model.config)))
     with atomic_write(out/'config.json') as f: f.write_text(json.dumps(config, indent=2))
     loss = {s: {r['epoch']: r['loss'] for r in history if r['train']==s} for s in ('train', 'eval')}
     with atomic_write(out/'history.csv') as f, open(f, 'w', newline='') as file:
@@ -97,6 +96,13 @@ def _save(
     with atomic_write(out/'losses.png') as f: ax.figure.savefig(f, dpi=120, bbox_inches='tight')
     plt.close(ax.figure)
 
+def _config_of(meta)->dict:
+    "Arguments of the saved model. Files of format 1 held sizes only, and all else was as it stands here."
+    version = int(meta.get('format', 1))
+    if version==1: return json.loads(meta['spec']) | dict(act='SiLU', norm='BatchNorm2d', out_act='Sigmoid', fast=True)
+    if version==2: return json.loads(meta['config'])
+    raise ValueError(f'its format is {version}, and this miniai knows 1 and 2: update miniai')
+
 def load_model(
     path, # a model.safetensors, or the folder of the run
 )->ConvAutoencoder: # on the CPU, in evaluation mode
@@ -107,9 +113,9 @@ def load_model(
     if not path.is_file(): raise FileNotFoundError(f'load_model: no file {path}. Give the folder of a run in runs/.')
     try:
         with safe_open(path, 'pt') as f:
-            model = ConvAutoencoder(**json.loads(f.metadata()['spec']))
+            model = ConvAutoencoder.from_config(_config_of(f.metadata() or {}))
             model.load_state_dict({k: f.get_tensor(k) for k in f.keys()})
-    except (SafetensorError, KeyError, TypeError, RuntimeError, json.JSONDecodeError) as e:
+    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as e:
         raise ValueError(f'load_model: {path} is no whole file of this miniai-train ({str(e).splitlines()[0]}).') from e
     return model.eval()
 
@@ -133,7 +139,6 @@ def train(
     data = load_tensors(dataset)
     (x, _), (xt, _) = data.train, data.test
     model = ConvAutoencoder(latent, ni=x.shape[1], size=x.shape[2:])
-    spec = dict(latent=latent, widths=model.widths, hidden=model.hidden, ni=model.ni, size=model.size)
     folder.mkdir(parents=True, exist_ok=True)
     n, pixels = sum(p.numel() for p in model.parameters()), x[0].numel()
     shape = '×'.join(map(str, x.shape[1:]))
@@ -151,7 +156,7 @@ def train(
                   seed=seed, workers=workers, parameters=n, interrupted=interrupted, torch=torch.__version__,
                   seconds=round(time.time()-start, 1), test_mse=_evaluate(model, TensorDL(*data.test, bs=bs*2, device=device), device))
     if not interrupted: config |= _yardsticks(x, xt, latent, config['test_mse'])
-    _save(folder, model.cpu(), spec, config, metrics.history, xt[:10]/255)
+    _save(folder, model.cpu(), config, metrics.history, xt[:10]/255)
     print(f"written {', '.join(sorted(o.name for o in folder.iterdir()))}\nto      {folder}")
     return 130 if interrupted else 0 if math.isfinite(config['test_mse']) else 1
 
