@@ -14,9 +14,8 @@ import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
-from .conv import check_conv, check_pair, conv
+from .conv import check_conv, check_pair, conv, needs_bias
 from .core import check_int, check_tensor, describe
 from .layout import is_batch_last, shuffle_batch_last, thin_conv2d
 
@@ -141,7 +140,7 @@ def deconv(
     for name, o in (('ni', ni), ('nf', nf), ('ks', ks)): check_int('deconv', name, o)
     if ks%2==0: raise ValueError(f'deconv: ks must be odd to keep the image centred, got {ks}.')
     after = [norm(nf)] if norm else []
-    if bias is None: bias = not any(isinstance(o, _BatchNorm) for o in after)
+    if bias is None: bias = all(map(needs_bias, after))
     if act: after.append(nn.ReLU() if act is True else act())
     res = Deconv(nn.Upsample(scale_factor=2, mode='nearest'), nn.Conv2d(ni, nf, ks, padding=ks//2, bias=bias), *after)
     res.fast = fast
