@@ -99,7 +99,7 @@ def _fused(up, conv)->bool:
 class Deconv(nn.Sequential):
     """Upsampling, convolution and what follows; if `fast`, one `upsample_conv2d` does the work of the first two.
 
-    Only where nothing else changes: if they are as `deconv` makes them, and no hook hangs on them. Else they are called.
+    Only where nothing else changes: they are as `deconv` makes them, and no hook hangs on them. Else they are called.
     Global hooks, with which profilers look on, change nothing: they see the `Deconv`, and not these two."""
     fast, is_chain = True, True          # receptive fields may follow it layer by layer
 
