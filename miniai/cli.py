@@ -17,12 +17,15 @@ from fastcore.script import anno_parser
 from torch import optim
 
 from .autoencoder import ConvAutoencoder, mean_image_mse, pca_mse
-from .callbacks import OneCycleCB
 from .core import atomic_write, check_choice, check_int, collate, def_device, set_seed, to_device
-from .datasets import DataLoaders, ImageData, TensorDL, load_tensors
-from .learner import DeviceCB, Learner, MetricsCB, ProgressCB, ReconstructCB
+from .datasets import DataLoaders, TensorDL
+from .events import DeviceCB, ReconstructCB
+from .learner import Learner
 from .metrics import MSE
 from .plot import plot_losses, show_images
+from .progress import MetricsCB, ProgressCB
+from .sgd import OneCycleCB
+from .sources import ImageData, load_tensors
 from .training import Dataset, get_dls
 
 # %% ../nbs/62_cli.ipynb #f97086c3
@@ -121,8 +124,8 @@ def _save(
 )->None:
     "Write model.safetensors, config.json, history.csv, reconstructions.png and losses.png."
     from safetensors.torch import save_file
-    spec = dict(latent=model.latent, widths=model.widths, hidden=model.hidden, ni=model.ni, size=model.size)
-    with atomic_write(out/'model.safetensors') as f: save_file(model.state_dict(), f, dict(spec=json.dumps(spec)))
+    meta = dict(format='2', config=json.dumps(model.config))
+    with atomic_write(out/'model.safetensors') as f: save_file(model.state_dict(), f, meta)
     with atomic_write(out/'config.json') as f: f.write_text(json.dumps(config, indent=2))
     _save_history(out, history)
     with torch.no_grad(): pair = torch.cat([x, model.eval()(x)]).clamp(0, 1)
@@ -130,6 +133,13 @@ def _save(
     if history: _save_figure(_draw_losses(history, config), out/'losses.png')
 
 # %% ../nbs/62_cli.ipynb #36749272
+def _config_of(meta)->dict:
+    "Arguments of the saved model. Files of format 1 held sizes only, and all else was as it stands here."
+    version = int(meta.get('format', 1))
+    if version==1: return json.loads(meta['spec']) | dict(act='SiLU', norm='BatchNorm2d', out_act='Sigmoid', fast=True)
+    if version==2: return json.loads(meta['config'])
+    raise ValueError(f'its format is {version}, and this miniai knows 1 and 2: update miniai')
+
 def load_model(
     path, # a model.safetensors, or the folder of the run
 )->ConvAutoencoder: # on the CPU, in evaluation mode
@@ -140,9 +150,9 @@ def load_model(
     if not path.is_file(): raise FileNotFoundError(f'load_model: no file {path}. Give the folder of a run in runs/.')
     try:
         with safe_open(path, 'pt') as f:
-            model = ConvAutoencoder(**json.loads(f.metadata()['spec']))
+            model = ConvAutoencoder.from_config(_config_of(f.metadata() or {}))
             model.load_state_dict({k: f.get_tensor(k) for k in f.keys()})
-    except (SafetensorError, KeyError, TypeError, RuntimeError, json.JSONDecodeError) as e:
+    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as e:
         raise ValueError(f'load_model: {path} is no whole file of this miniai-train ({str(e).splitlines()[0]}).') from e
     return model.eval()
 

@@ -131,3 +131,36 @@ def test_help_names_every_option_with_its_default():
     assert res.returncode==0
     for o in ('dataset', 'epochs', 'bs', 'lr', 'latent', 'device', 'seed', 'out', 'workers'):
         assert '(default:' in res.stdout.split(f'--{o} ')[-1].split('--')[0], o
+
+def write_format_1(path, model, **spec):
+    "A file as the first version wrote it: sizes in `spec`, no format, no classes."
+    from safetensors.torch import save_file
+    sizes = dict(latent=model.latent, widths=model.widths, hidden=model.hidden, ni=model.ni, size=model.size)
+    save_file(model.state_dict(), path, dict(spec=json.dumps(sizes | spec)))
+
+@pytest.mark.parametrize('kw', [dict(latent=3), dict(latent=40, ni=3, size=(20, 24))])
+def test_files_of_the_first_format_are_read(tmp_path, monkeypatch, kw):
+    "With the defaults of their time, whatever the defaults are now."
+    from torch import nn
+    from miniai.autoencoder import ConvAutoencoder
+    old = ConvAutoencoder(**kw).eval()
+    write_format_1(tmp_path/'model.safetensors', old)
+    now = (32, (16, 32), None, 1, 28, nn.Tanh, None, None, False)                   # other defaults for all that files left unsaid
+    monkeypatch.setattr(ConvAutoencoder.__init__, '__defaults__', now)
+    assert ConvAutoencoder(8).act is nn.Tanh
+    new, x = load_model(tmp_path), torch.rand(2, old.ni, *old.size)
+    assert torch.equal(new(x), old(x)) and new.config==old.config and not new.training
+
+def test_new_files_say_their_format_and_all_arguments(tmp_path):
+    from safetensors import safe_open
+    from miniai.autoencoder import ConvAutoencoder
+    assert train(epochs=1, out=str(tmp_path/'run'))==0
+    with safe_open(tmp_path/'run/model.safetensors', 'pt') as f: meta = f.metadata()
+    assert meta['format']=='2' and json.loads(meta['config'])==ConvAutoencoder(8).config==load_model(tmp_path/'run').config
+
+@pytest.mark.parametrize('meta, word', [(dict(format='3', config='{}'), 'update'), (dict(format='two'), 'two'), (dict(format='2', config='{}'), 'latent'),
+                                        (dict(format='2'), 'config'), (dict(spec='{'), 'no whole file'), (None, 'spec')])
+def test_other_formats_are_explained(tmp_path, meta, word):
+    from safetensors.torch import save_file
+    save_file({'x': torch.zeros(1)}, tmp_path/'model.safetensors', meta)
+    with pytest.raises(ValueError, match=f'load_model: .*{word}'): load_model(tmp_path)
