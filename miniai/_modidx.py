@@ -198,6 +198,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                'miniai.layout._places': ('layout.html#_places', 'miniai/layout.py'),
                                'miniai.layout._strips': ('layout.html#_strips', 'miniai/layout.py'),
                                'miniai.layout._unstrip': ('layout.html#_unstrip', 'miniai/layout.py'),
+                               'miniai.layout._woven': ('layout.html#_woven', 'miniai/layout.py'),
                                'miniai.layout.batch_first': ('layout.html#batch_first', 'miniai/layout.py'),
                                'miniai.layout.batch_last': ('layout.html#batch_last', 'miniai/layout.py'),
                                'miniai.layout.is_batch_last': ('layout.html#is_batch_last', 'miniai/layout.py'),

@@ -161,11 +161,11 @@ def _fits(x, weight, bias, groups)->bool:
     "Can these be convolved? Quick, and without words."
     if not (isinstance(x, torch.Tensor) and isinstance(weight, torch.Tensor) and type(groups) is int and groups>0):
         return False
-    if x.ndim!=4 or weight.ndim!=4 or x.dtype!=weight.dtype or x.device!=weight.device: return False
-    size, (nf, ni, kh, kw) = x.shape, weight.shape
-    if size[1]!=ni*groups or nf%groups or not (x.is_floating_point() and nf and ni and kh and kw): return False
+    if x.ndim!=4 or weight.ndim!=4 or x.dtype is not weight.dtype or x.device!=weight.device: return False
+    nf, ni, *_ = weight.shape
+    if not (x.shape[1]==ni*groups and nf%groups==0 and x.is_floating_point() and weight.numel()): return False
     if bias is None: return True
-    return isinstance(bias, torch.Tensor) and bias.shape==(nf,) and bias.dtype==x.dtype and bias.device==x.device
+    return isinstance(bias, torch.Tensor) and bias.shape==(nf,) and bias.dtype is x.dtype and bias.device==x.device
 
 def check_operands(
     who:str, # the function that asks, first word of an error

@@ -178,7 +178,7 @@ def conv2d(
     check_operands('conv2d', x, weight, bias, groups)
     geo = _fit('conv2d', x.shape, weight.shape[2:], stride, padding, dilation)
     cols, (n, k, l) = _columns(x, geo), geo.cols
-    nf, weight = len(weight), weight.flatten(1)                                   # [nf,K/groups]
+    nf, weight = weight.shape[0], weight.flatten(1)                                 # [nf,K/groups]
     bias = None if bias is None else bias.unsqueeze(1)                            # [nf,1]
     if groups>1:
         cols = cols.view(n*groups, k//groups, l)

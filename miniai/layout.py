@@ -92,6 +92,37 @@ def _blocks(
     lines = strips.shape[1]
     return strips.flatten(0, 1).unfold(0, kh*lines, sh*lines).mT
 
+# %% ../nbs/12_layout.ipynb #f1e7a681
+def _flat_kernels(weight): return weight.transpose(1, 2).flatten(1)                        # [nf,kh·C·kw]
+
+def _grad_weight(
+    rows:torch.Tensor, # the gradient that arrives, [oh,nf,ow·N]
+    strips:torch.Tensor, # kept from the way there
+    size:tuple, # of the weight, [nf,C,kh,kw]
+    stride:tuple, # (rows, columns)
+)->torch.Tensor: # [nf,C,kh,kw]
+    "A product for each row of the result; the sum over the batch is part of it."
+    nf, c, kh, kw = size
+    dw = rows.bmm(_blocks(strips, kh, stride[0]).mT).sum(0)                                # [nf,kh·C·kw]
+    return dw.view(nf, kh, c, kw).transpose(1, 2)
+
+def _grad_images(
+    rows:torch.Tensor, # the gradient that arrives, [oh,nf,ow·N]
+    size:tuple, # of the images, [N,C,H,W]
+    weight:torch.Tensor, # [nf,C,kh,kw]
+    stride:tuple, # (rows, columns)
+    padding:tuple, # (rows, columns)
+)->torch.Tensor: # [N,C,H,W]
+    "Products added to strips, and strips to images."
+    _, c, kh, kw = weight.shape
+    kernels = _flat_kernels(weight).t().expand(len(rows), -1, -1)                          # [oh,kh·C·kw,nf]
+    strips = rows.new_zeros(size[2] + 2*padding[0], c*kw, rows.shape[2])
+    blocks = _blocks(strips, kh, stride[0])
+    for u in range(0, kh, stride[0]):                      # rows of the kernel less than a stride apart never meet
+        part = slice(u*c*kw, (u+stride[0])*c*kw)
+        blocks[:,part].baddbmm_(kernels[:,part], rows)
+    return _unstrip(strips, size, kw, stride, padding)
+
 # %% ../nbs/12_layout.ipynb #82eb5a56
 def _unstrip(
     strips:torch.Tensor, # [H+2ph,C·kw,ow·N]
@@ -110,8 +141,6 @@ def _unstrip(
     return res[ph:ph+h,:,pw:pw+w].permute(3, 1, 0, 2)
 
 # %% ../nbs/12_layout.ipynb #487ad9b5
-def _flat_kernels(weight): return weight.transpose(1, 2).flatten(1)                        # [nf,kh·C·kw]
-
 def _empty(like, n, c, h, w):
     "An [N,C,H,W] that lies [H,C,W,N], and is no view: a ReLU may work in it."
     return like.new_empty_strided((n, c, h, w), (1, w*n, c*w*n, n))
@@ -143,35 +172,6 @@ class _ThinConv2d(Function):
         dx = _grad_images(rows, x.shape, weight, ctx.stride, ctx.padding) if needs[0] else None
         dw = _grad_weight(rows, strips, weight.shape, ctx.stride) if needs[1] else None
         return dx, dw, rows.sum((0, 2)) if needs[2] else None, None, None, None
-
-# %% ../nbs/12_layout.ipynb #f1e7a681
-def _grad_weight(
-    rows:torch.Tensor, # the gradient that arrives, [oh,nf,ow·N]
-    strips:torch.Tensor, # kept from the way there
-    size:tuple, # of the weight, [nf,C,kh,kw]
-    stride:tuple, # (rows, columns)
-)->torch.Tensor: # [nf,C,kh,kw]
-    "A product for each row of the result; the sum over the batch is part of it."
-    nf, c, kh, kw = size
-    dw = rows.bmm(_blocks(strips, kh, stride[0]).mT).sum(0)                                # [nf,kh·C·kw]
-    return dw.view(nf, kh, c, kw).transpose(1, 2)
-
-def _grad_images(
-    rows:torch.Tensor, # the gradient that arrives, [oh,nf,ow·N]
-    size:tuple, # of the images, [N,C,H,W]
-    weight:torch.Tensor, # [nf,C,kh,kw]
-    stride:tuple, # (rows, columns)
-    padding:tuple, # (rows, columns)
-)->torch.Tensor: # [N,C,H,W]
-    "Products added to strips, and strips to images."
-    _, c, kh, kw = weight.shape
-    kernels = _flat_kernels(weight).t().expand(len(rows), -1, -1)                          # [oh,kh·C·kw,nf]
-    strips = rows.new_zeros(size[2] + 2*padding[0], c*kw, rows.shape[2])
-    blocks = _blocks(strips, kh, stride[0])
-    for u in range(0, kh, stride[0]):                      # rows of the kernel less than a stride apart never meet
-        part = slice(u*c*kw, (u+stride[0])*c*kw)
-        blocks[:,part].baddbmm_(kernels[:,part], rows)
-    return _unstrip(strips, size, kw, stride, padding)
 
 # %% ../nbs/12_layout.ipynb #0927021d
 def thin_conv2d(
@@ -206,11 +206,18 @@ def _phases(
     shift:bool, # do the lower phases begin one row later, the right ones one column?
 )->torch.Tensor: # [h,2,C,w,2,N]; h-1 and w-1 if shifted
     "A view: the rows and columns of each phase, in the order of the result."
-    y = _lines(y).unflatten(1, (-1, 2, 2))                                                 # [h,C,2,2,w,N]
+    n, c, h, w = y.shape
+    y = _lines(y).view(h, c//4, 2, 2, w, n)
     if not shift: return y.permute(0, 2, 1, 4, 3, 5)
     y = y.unfold(0, 2, 1).diagonal(0, 2, -1)            # phase i from the i-th of two rows: [h-1,C,2,w,N,2]
     y = y.unfold(3, 2, 1).diagonal(0, 2, -1)            # the same with columns: [h-1,C,w-1,N,2,2]
     return y.permute(0, 4, 1, 2, 5, 3)
+
+def _woven(
+    x:torch.Tensor, # [N,C,2h,2w], the batch innermost
+)->torch.Tensor: # [h,2,C,w,2,N], a view
+    n, c, h, w = x.shape
+    return _lines(x).view(h//2, 2, c, w//2, 2, n)
 
 class _Weave(Function):
     "Phases into one image: a strided copy."
@@ -219,8 +226,7 @@ class _Weave(Function):
         ctx.size, ctx.shift = y.shape, shift
         n, c, h, w = y.shape
         res = _empty(y, n, c//4, 2*(h-shift), 2*(w-shift))
-        phases = _phases(y, shift)
-        _lines(res).view(phases.shape).copy_(phases)
+        _woven(res).copy_(_phases(y, shift))
         return res
     @staticmethod
     def backward(ctx, g): return _Unweave.apply(g, ctx.size, ctx.shift), None
@@ -231,13 +237,12 @@ class _Unweave(Function):
     def forward(ctx, g, size, shift):
         ctx.shift = shift
         res = _empty(g, *size).zero_()
-        phases = _phases(res, shift)
-        phases.copy_(_lines(g).contiguous().view(phases.shape))
+        _phases(res, shift).copy_(_woven(g))
         return res
     @staticmethod
     def backward(ctx, g): return _Weave.apply(g, ctx.shift), None, None
 
-# %% ../nbs/12_layout.ipynb #91bd32b5
+# %% ../nbs/12_layout.ipynb #a1154c90
 def shuffle_batch_last(
     y:torch.Tensor, # [N,4·C,h,w]; fast if it lies batch last
     shift:bool=False, # let the lower phases begin one row later, the right ones one column?
