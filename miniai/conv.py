@@ -219,13 +219,14 @@ def conv2d_loop(
                 res[:,f,i,j] = (window*weight[f]).sum((1, 2, 3))      # [N]
     return res if bias is None else res + bias[:,None,None]
 
-# %% ../nbs/10_convolutions.ipynb #2370ef3d
+# %% ../nbs/10_convolutions.ipynb #42bc2b15
 def needs_bias(
     norm:nn.Module|None, # the layer behind a convolution, or None
 )->bool: # False before a batch norm: it subtracts the mean of each channel, and a bias with it
     "Does a bias in front of `norm` have any effect?"
     return not isinstance(norm, _BatchNorm)
 
+# %% ../nbs/10_convolutions.ipynb #2370ef3d
 def _misfit(
     cls, # a layer class, or a function that makes a layer
     args:tuple, # for `cls`
