@@ -242,7 +242,7 @@ class _Unweave(Function):
     @staticmethod
     def backward(ctx, g): return _Weave.apply(g, ctx.shift), None, None
 
-# %% ../nbs/12_layout.ipynb #a1154c90
+# %% ../nbs/12_layout.ipynb #799b5278
 def shuffle_batch_last(
     y:torch.Tensor, # [N,4·C,h,w]; fast if it lies batch last
     shift:bool=False, # let the lower phases begin one row later, the right ones one column?
