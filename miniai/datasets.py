@@ -7,9 +7,11 @@ __all__ = ['load', 'inplace', 'collate_dict', 'TensorDL', 'DataLoaders', 'ImageD
            'get_grid', 'show_images']
 
 # %% ../nbs/04_datasets.ipynb #155c4bb4
+import warnings
 from functools import partial, wraps
 
 import torch
+from fastcore.basics import patch
 from torch.utils.data import DataLoader
 
 from .core import check_int, check_tensor, collate, def_device, describe, to_device
@@ -34,6 +36,7 @@ def _to_dataset(
     table = pa.table(dict(image=image, label=pa.array(y.numpy()))).cast(features.arrow_schema)
     return datasets.Dataset(table, info=datasets.DatasetInfo(features=features))
 
+# %% ../nbs/04_datasets.ipynb #939069ef
 def load(
     name:str, # digits, mnist, fashion_mnist, cifar10 or cifar100
     source:str='auto', # see `load_tensors`
@@ -71,9 +74,24 @@ def _collate_rows(rows, names):
     if names and not set(names)<=set(b): raise KeyError(f'collate_dict: rows should have {names}, got {list(b)}.')
     return tuple(b[o] for o in names) if names else b
 
+# %% ../nbs/04_datasets.ipynb #91a782a4
+def _check_tensors(x, y, bs, drop_last, seed)->tuple: # batch size and seed, as plain ints
+    "`TypeError` or `ValueError` if these make no batches of images."
+    for name, t in (('x', x), ('y', y)):
+        if t is not None and not check_tensor('TensorDL', name, t).ndim:
+            raise ValueError(f'TensorDL: {name} must be [N,…], got {describe(t)}.')
+    if x.dtype!=torch.uint8 and not x.is_floating_point():
+        raise TypeError(f'TensorDL: images must be uint8 (0 to 255) or float, got {describe(x)}.')
+    if y is not None and y.is_complex(): raise TypeError(f'TensorDL: y must be real, got {describe(y)}.')
+    if y is not None and len(y)!=len(x):
+        raise ValueError(f'TensorDL: {len(x)} images but {len(y)} targets: x {describe(x)}, y {describe(y)}.')
+    bs = check_int('TensorDL', 'bs', bs)
+    if len(x)<(bs if drop_last else 1): raise ValueError(f'TensorDL: {len(x)} images make no batch of {bs}.')
+    return bs, None if seed is None else check_int('TensorDL', 'seed', seed, lo=0)
+
 # %% ../nbs/04_datasets.ipynb #9d6983a0
 class TensorDL:
-    "Batches of tensors that stay on the device: one shuffle an epoch, one indexing a batch, no workers, no decoding."
+    "Batches of tensors that stay on the device: one shuffle an epoch, one indexing a batch, no workers, no Python for each image."
     def __init__(
         self,
         x:torch.Tensor, # images, uint8 0 to 255 or float, [N,…]
@@ -85,21 +103,13 @@ class TensorDL:
         seed:int|None=None, # orders repeat with it; None to follow torch's own seed
         tfm=None, # function from a batch, a tuple, to a batch; applied last
     ):
-        bs = check_int('TensorDL', 'bs', bs)
-        if seed is not None: seed = check_int('TensorDL', 'seed', seed, lo=0)
-        for name, t in (('x', x), ('y', y)):
-            if t is not None and not check_tensor('TensorDL', name, t).ndim:
-                raise ValueError(f'TensorDL: {name} must be [N,…], got {describe(t)}.')
-        if y is not None and y.is_complex(): raise TypeError(f'TensorDL: y must be real, got {describe(y)}.')
-        if x.dtype!=torch.uint8 and not x.is_floating_point():
-            raise TypeError(f'TensorDL: images must be uint8 (0 to 255) or float, got {describe(x)}.')
-        if y is not None and len(y)!=len(x):
-            raise ValueError(f'TensorDL: {len(x)} images but {len(y)} targets: x {describe(x)}, y {describe(y)}.')
-        if len(x)<(bs if drop_last else 1): raise ValueError(f'TensorDL: {len(x)} images make no batch of {bs}.')
-        single = lambda t: t.float() if t.is_floating_point() else t.long()
+        bs, seed = _check_tensors(x, y, bs, drop_last, seed)
         self.x = to_device(x if x.dtype==torch.uint8 else x.float(), device)
-        self.y = None if y is None else to_device(single(y), device)
-        self.bs, self.shuffle, self.drop_last, self.tfm = bs, shuffle, drop_last, tfm
+        self.y = None if y is None else to_device(y.float() if y.is_floating_point() else y.long(), device)
+        self.bs = bs
+        self.shuffle = shuffle
+        self.drop_last = drop_last
+        self.tfm = tfm
         self.rng = None if seed is None else torch.Generator().manual_seed(seed)
 
     def __len__(self): return len(self.x)//self.bs if self.drop_last else -(-len(self.x)//self.bs)
@@ -131,37 +141,46 @@ class DataLoaders:
             except TypeError: return 'of unknown length'
         return f'DataLoaders(train: {n(self.train)}, valid: {n(self.valid)})'
 
-    @classmethod
-    def from_dd(
-        cls,
-        dd, # a dict of datasets with 'train', and perhaps 'valid', 'validation' or 'test'
-        batch_size:int, # rows in a training batch; validation takes twice as many
-        as_tuple:bool=True, # batches as tuples in the order of the columns; False for dicts
-        **kwargs, # for both `DataLoader`s, such as num_workers; shuffle and drop_last only for training
-    )->'DataLoaders':
-        "Loaders for Hugging Face datasets whose rows hold tensors and numbers."
-        batch_size = check_int('DataLoaders.from_dd', 'batch_size', batch_size)
-        if 'train' not in dd: raise KeyError(f"DataLoaders.from_dd: needs a 'train' split, got {list(dd)}.")
-        if 'collate_fn' not in kwargs: kwargs['collate_fn'] = collate_dict(dd['train'], as_tuple)
-        only = {k: kwargs.pop(k) for k in ('shuffle', 'drop_last') if k in kwargs}
-        train = DataLoader(dd['train'], batch_size, **dict(shuffle=True) | only, **kwargs)
-        valid = next((dd[k] for k in ('valid', 'validation', 'test') if k in dd), None)
-        return cls(train, None if valid is None else DataLoader(valid, batch_size*2, **kwargs))
+# %% ../nbs/04_datasets.ipynb #c9d726bc
+def _valid_of(dd):
+    "The split of `dd` to choose by: 'valid' or 'validation'; 'test', with a warning, if there is neither; or None."
+    found = next((k for k in ('valid', 'validation', 'test') if k in dd), None)
+    if found=='test': warnings.warn('DataLoaders.from_dd: there is no valid split, so the test split serves for validation. '
+        'What you choose by it has no honest test any more: cut a valid split out of train.', stacklevel=3)
+    return None if found is None else dd[found]
 
-    @classmethod
-    def from_tensors(
-        cls,
-        train, # images, or a pair of images and targets; see `TensorDL`
-        valid=None, # the same for validation
-        bs:int=256, # images in a training batch; validation takes twice as many
-        device=def_device, # where the tensors are kept
-        shuffle:bool=True, # shuffle the training images each epoch?
-        drop_last:bool=False, # leave out a smaller last training batch?
-        seed:int|None=None, # orders repeat with it; None to follow torch's own seed
-        tfm=None, # function from a training batch to a batch
-        valid_tfm=None, # function from a validation batch to a batch
-    )->'DataLoaders':
-        "Loaders that keep all images in memory, on the device."
-        pair = lambda o: o if isinstance(o, (tuple, list)) else (o,)
-        dl = TensorDL(*pair(train), bs=bs, shuffle=shuffle, drop_last=drop_last, device=device, seed=seed, tfm=tfm)
-        return cls(dl, None if valid is None else TensorDL(*pair(valid), bs=bs*2, device=device, tfm=valid_tfm))
+@patch(cls_method=True)
+def from_dd(
+    cls:DataLoaders,
+    dd, # a dict of datasets with 'train', and perhaps 'valid' or 'validation'; else 'test', with a warning
+    batch_size:int, # rows in a training batch; validation takes twice as many
+    as_tuple:bool=True, # batches as tuples in the order of the columns; False for dicts
+    **kwargs, # for both `DataLoader`s, such as num_workers; shuffle and drop_last only for training
+)->DataLoaders:
+    "Loaders for Hugging Face datasets whose rows hold tensors and numbers."
+    batch_size = check_int('DataLoaders.from_dd', 'batch_size', batch_size)
+    if 'train' not in dd: raise KeyError(f"DataLoaders.from_dd: needs a 'train' split, got {list(dd)}.")
+    if 'collate_fn' not in kwargs: kwargs['collate_fn'] = collate_dict(dd['train'], as_tuple)
+    only = {k: kwargs.pop(k) for k in ('shuffle', 'drop_last') if k in kwargs}
+    train = DataLoader(dd['train'], batch_size, **dict(shuffle=True) | only, **kwargs)
+    valid = _valid_of(dd)
+    return cls(train, None if valid is None else DataLoader(valid, batch_size*2, **kwargs))
+
+# %% ../nbs/04_datasets.ipynb #30c6ce44
+@patch(cls_method=True)
+def from_tensors(
+    cls:DataLoaders,
+    train, # images, or a pair of images and targets; see `TensorDL`
+    valid=None, # the same for validation
+    bs:int=256, # images in a training batch; validation takes twice as many
+    device=def_device, # where the tensors are kept
+    shuffle:bool=True, # shuffle the training images each epoch?
+    drop_last:bool=False, # leave out a smaller last training batch?
+    seed:int|None=None, # orders repeat with it; None to follow torch's own seed
+    tfm=None, # function from a training batch to a batch
+    valid_tfm=None, # function from a validation batch to a batch
+)->DataLoaders:
+    "Loaders that keep all images in memory, on the device."
+    pair = lambda o: o if isinstance(o, (tuple, list)) else (o,)
+    dl = TensorDL(*pair(train), bs=bs, shuffle=shuffle, drop_last=drop_last, device=device, seed=seed, tfm=tfm)
+    return cls(dl, None if valid is None else TensorDL(*pair(valid), bs=bs*2, device=device, tfm=valid_tfm))

@@ -14,8 +14,11 @@ from warnings import warn
 
 import torch
 
-from .core import atomic_write, check_choice, check_int, describe, keep_random_state, map_tensors
-from .learner import Callback, CancelFitException, MetricsCB
+from fastcore.basics import patch
+
+from .core import atomic_write, check_choice, check_int, describe, map_tensors, untouched
+from .events import Callback, CancelFitException, Order
+from .progress import MetricsCB
 
 # %% ../nbs/25_safety.ipynb #91675dd1
 def _finite(x)->bool:
@@ -28,7 +31,7 @@ class NaNStopCB(Callback):
     """End the fit at the first loss that is not finite, before it reaches a weight; `where` says who made it.
 
     Each check waits for the device. With `every` above 1 that is rarer, but broken steps may come before it."""
-    order, in_lr_find = -8, False                   # early, while the batch is as the model saw it
+    order, in_lr_find = Order.nan_watch, False
     def __init__(
         self,
         every:int=1, # look at one batch in so many
@@ -51,21 +54,20 @@ class NaNStopCB(Callback):
         if bad: return f'{bad} was broken before it. By a step? Lower the rate, clip gradients, mind roots of zero.'
         if not _finite(learn.batch): return f'the batch itself is not finite: {describe(learn.batch)}.'
         if layer := self._first_layer(learn): return layer
-        if _finite(learn.preds): return f'the loss function made it. Targets: {describe(learn.targs)}.'
+        targs = describe(getattr(learn, 'targs', None))
+        if _finite(learn.preds): return f'the loss function made it, or a term that was added. Targets: {targs}.'
         return 'the predictions are broken; those of a second pass, with float32 and new random numbers, are not.'
 
     def _first_layer(self, learn)->str:
         "Send the batch through again and watch the layers; '' if all outputs are finite. Leaves no trace."
-        found, preds, buffers = [], learn.preds, [(b, b.clone()) for b in learn.model.buffers()]
+        found, preds, model = [], learn.preds, learn.model
         def hook(name, layer, inp, out):
             if not found and not _finite(out): found.append(self._blame(name, layer, inp))
-        with ExitStack() as stack, keep_random_state(), torch.no_grad(), torch.compiler.set_stance('force_eager'):
-            for name, layer in learn.model.named_modules():
+        with ExitStack() as stack, untouched(model), torch.no_grad(), torch.compiler.set_stance('force_eager'):
+            for name, layer in model.named_modules():
                 stack.callback(layer.register_forward_hook(partial(hook, name)).remove)
             try: learn.predict()
-            finally:
-                learn.preds = preds
-                for b, old in buffers: b.copy_(old)
+            finally: learn.preds = preds
         return found[0] if found else ''
 
     def _blame(self, name, layer, inp)->str:
@@ -79,33 +81,36 @@ class NaNStopCB(Callback):
 # %% ../nbs/25_safety.ipynb #867a1cb5
 class WatchCB(Callback):
     "Base of those that wait for a better validation number: `value` is the best, of `epoch`, `waited` epochs ago."
-    order, in_lr_find = 80, False                   # when metrics and bars have done their part
-    value = epoch = metrics = None
+    order, in_lr_find = Order.best, False
+    value = epoch = None
     waited, trained = 0, False
     def __init__(
         self,
-        name:str='loss', # a column in the history of `MetricsCB`
+        name:str='loss', # a column of `learn.history`
         best=min, # which is better, the smaller (min) or the larger (max)?
         min_delta:float=0., # by more than how much, 0 or above
     ):
         who = type(self).__name__
         if best not in (min, max): raise ValueError(f'{who}: best is the function min or max, got {describe(best)}.')
         if not min_delta>=0: raise ValueError(f'{who}: min_delta must be at least 0, got {min_delta}.')
-        self.name, self.best, self.min_delta = name, best, min_delta
+        self.name, self.best = name, best
+        self.min_delta = min_delta
 
     def before_fit(self, learn):
         who = type(self).__name__
-        self.metrics = next((cb for cb in learn.cbs if isinstance(cb, MetricsCB)), None)
-        if self.metrics is None: raise ValueError(f'{who}: nobody measures the {self.name}. Add a MetricsCB to cbs.')
-        check_choice(who, 'name', self.name, ['loss', *self.metrics.metrics])
-        if learn.loader(False) is None: raise ValueError(f'{who}: no validation data. Give dls a valid loader.')
-        self.value, self.epoch, self.waited, self.trained = None, None, 0, False
+        measured = [name for cb in learn.cbs if isinstance(cb, MetricsCB) for name in ('loss', *cb.metrics)]
+        if not measured: raise ValueError(f'{who}: nobody measures the {self.name}. Add a MetricsCB to cbs.')
+        check_choice(who, 'name', self.name, measured)
+        valid = learn.loader(False) if hasattr(learn, 'loader') else getattr(learn.dls, 'valid', None)
+        if valid is None: raise ValueError(f'{who}: no validation data. Give dls a valid loader.')
+        self.value = self.epoch = None
+        self.waited, self.trained = 0, False
 
     def before_epoch(self, learn): self.trained |= learn.training
 
     def after_epoch(self, learn):
         if learn.training or not self.trained: return       # a fit that only judges changes nothing
-        new = self.metrics.history[-1][self.name]
+        new = learn.history[-1][self.name]
         if self._is_better(new):
             self.improved(learn, new)
             self.value, self.epoch, self.waited = new, learn.epoch, 0
@@ -130,7 +135,8 @@ class WatchCB(Callback):
 # %% ../nbs/25_safety.ipynb #75c17658
 class EarlyStopCB(WatchCB):
     "End the fit when the watched number has not improved for `patience` epochs; `stopped` is the epoch, or None."
-    order, stopped = 90, None
+    order = Order.early_stop
+    stopped = None      # the epoch after which it ended the last fit
     def __init__(
         self,
         patience:int, # epochs in a row without improvement that end the fit
@@ -160,8 +166,10 @@ class EarlyStopCB(WatchCB):
 
 # %% ../nbs/25_safety.ipynb #986276f7
 class SaveBestCB(WatchCB):
-    "Keep the weights with the best watched number in a safetensors file: the best of all fits of one model."
-    model = None
+    """Keep the weights with the best watched number in a safetensors file, which knows its number.
+
+    A later fit, also in another process, replaces it only by a better one. `ValueError` if the file that is there knows
+    no such number, or holds another kind of model."""
     def __init__(
         self,
         path, # the file to write, such as 'models/best.safetensors'; its folder is made if need be
@@ -174,28 +182,43 @@ class SaveBestCB(WatchCB):
         self.path, self.at_end = Path(path), restore
 
     def before_fit(self, learn):
-        old = (self.value, self.epoch) if self.model is learn.model and self.path.exists() else (None, None)
         super().before_fit(learn)
-        (self.value, self.epoch), self.model = old, learn.model
         if self.path.is_dir(): raise IsADirectoryError(f'SaveBestCB: {self.path} is a folder. Name a file in it.')
         self.path.parent.mkdir(parents=True, exist_ok=True)         # if that fails, then now, not after an hour
+        if self.path.exists(): self.value, self.epoch = self._known(learn.model)
 
     def improved(self, learn, value):
         from safetensors.torch import save_model
         with atomic_write(self.path) as tmp:
             save_model(learn.model, str(tmp), metadata={'epoch': str(learn.epoch), self.name: str(value)})
 
-    def restore(
-        self,
-        learn, # the learner whose model gets the weights
-    )->None:
-        "Load the best weights; `FileNotFoundError` if none were saved, `RuntimeError` if they are of another model."
-        from safetensors.torch import load_model
-        load_model(learn.model, self.path)
-
     def cleanup_fit(self, learn):
         if self.at_end and self.trained and self.value is not None: self.restore(learn)
         super().cleanup_fit(learn)
+
+@patch
+def restore(
+    self:SaveBestCB,
+    learn, # the learner whose model gets the weights
+)->None:
+    "Load the best weights; `FileNotFoundError` if none were saved, `RuntimeError` if they are of another model."
+    from safetensors.torch import load_model
+    load_model(learn.model, self.path)
+
+@patch
+def _known(self:SaveBestCB, model)->tuple: # value and epoch
+    "What the file that is there already says of itself."
+    from safetensors import SafetensorError, safe_open
+    other = 'Choose another path, or remove the file.'
+    try:
+        with safe_open(self.path, 'pt') as f:
+            meta = f.metadata() or {}
+            shapes = {k: tuple(f.get_slice(k).get_shape()) for k in f.keys()}
+    except SafetensorError as e: raise ValueError(f'SaveBestCB: {self.path} is no whole safetensors file ({e}). {other}') from e
+    if self.name not in meta: raise ValueError(f'SaveBestCB: {self.path} is there, and knows no {self.name}. {other}')
+    state = {k: tuple(v.shape) for k, v in model.state_dict().items()}
+    if not shapes.items()<=state.items(): raise ValueError(f'SaveBestCB: {self.path} holds another kind of model. {other}')
+    return float(meta[self.name]), int(meta['epoch'])
 
 # %% ../nbs/25_safety.ipynb #f599c805
 class EMACB(Callback):

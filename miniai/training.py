@@ -61,6 +61,33 @@ def get_dls(
     return (DataLoader(train_ds, batch_size=bs, shuffle=True, **kwargs),
             DataLoader(valid_ds, batch_size=bs*2, **kwargs))
 
+# %% ../nbs/05_training.ipynb #312ab530
+def _train_epoch(model, loss_func, opt, dl, device)->int: # batches seen
+    "One pass over the training data."
+    model.train()
+    seen = 0
+    for batch in dl:
+        xb, yb = to_device(batch, device)
+        loss_func(model(xb), yb).backward()
+        opt.step()
+        opt.zero_grad()
+        seen += 1
+    return seen
+
+@torch.no_grad()
+def _validate(model, loss_func, dl, device)->tuple[float, float]:
+    "Mean loss and accuracy over all images of `dl`, each image counted once."
+    model.eval()
+    tot_loss, tot_acc, count = 0., 0., 0
+    for batch in dl:
+        xb, yb = to_device(batch, device)
+        preds = model(xb)
+        tot_loss += loss_func(preds, yb)*len(xb)
+        tot_acc  += accuracy(preds, yb)*len(xb)
+        count += len(xb)
+    if not count: raise ValueError('fit: the validation loader gave no batch.')
+    return float(tot_loss/count), float(tot_acc/count)
+
 # %% ../nbs/05_training.ipynb #c4a924ac
 def fit(
     epochs:int, # passes over the training data
@@ -68,32 +95,17 @@ def fit(
     loss_func, # (logits, classes) → scalar, a mean over the batch
     opt, # optimizer of the model's parameters
     train_dl, # yields pairs of images and classes
-    valid_dl, # the same, to judge by
+    valid_dl, # the same, to choose by
 )->tuple[float,float]: # loss and accuracy on `valid_dl` after the last epoch
-    "Train a classifier, and print validation loss and accuracy after each epoch. `ValueError` if `valid_dl` is empty."
+    "Train a classifier, and print validation loss and accuracy after each epoch. `ValueError` if a loader gives no batch."
     check_int('fit', 'epochs', epochs)
-    if valid_dl is None or not length_hint(valid_dl, 1): raise ValueError('fit: the validation loader gave no batch.')
+    for name, dl in (('training', train_dl), ('validation', valid_dl)):
+        if dl is None or not length_hint(dl, 1): raise ValueError(f'fit: the {name} loader gave no batch.')
     device = next(model.parameters()).device
     for epoch in range(epochs):
-        model.train()
-        seen = 0
-        for batch in train_dl:
-            xb, yb = to_device(batch, device)
-            loss_func(model(xb), yb).backward()
-            opt.step()
-            opt.zero_grad()
-            seen += 1
-        if epoch and not seen: raise ValueError('fit: the training loader is used up. A generator serves one epoch.')
-        model.eval()
-        with torch.no_grad():
-            tot_loss, tot_acc, count = 0., 0., 0
-            for batch in valid_dl:
-                xb, yb = to_device(batch, device)
-                preds = model(xb)
-                tot_loss += loss_func(preds, yb)*len(xb)
-                tot_acc  += accuracy(preds, yb)*len(xb)
-                count += len(xb)
-        if not count: raise ValueError('fit: the validation loader gave no batch.')
-        loss, acc = float(tot_loss/count), float(tot_acc/count)
+        if not _train_epoch(model, loss_func, opt, train_dl, device):
+            why = 'is used up. A generator serves one epoch.' if epoch else 'gave no batch.'
+            raise ValueError(f'fit: the training loader {why}')
+        loss, acc = _validate(model, loss_func, valid_dl, device)
         print(epoch, f'{loss:.3f}', f'{acc:.3f}')
     return loss, acc
