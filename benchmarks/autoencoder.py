@@ -16,8 +16,10 @@ from torch.utils.data import DataLoader, TensorDataset
 from miniai.autoencoder import deconv
 from miniai.conv import conv
 from miniai.datasets import DataLoaders
+from miniai.events import DeviceCB, ReconstructCB
 from miniai.layout import BatchFirst, BatchLast, ThinConv2d
-from miniai.learner import DeviceCB, Learner, MetricsCB, ProgressCB, ReconstructCB
+from miniai.learner import Learner
+from miniai.progress import MetricsCB, ProgressCB
 from report import interleaved, report
 
 adam   = partial(optim.Adam, fused=True)

@@ -8,8 +8,8 @@ __all__ = ['openpyxl_or_tell', 'Calc', 'column_letters', 'a1', 'Cells', 'conv_fo
 
 # %% ../nbs/90_cells.ipynb #490a1c6b
 import math, re
-from dataclasses import dataclass
 from math import prod
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -54,7 +54,10 @@ class Calc:
         self.ws[where] = value
         self.known.clear()                                         # real ones forget only what depends on it
 
-    def pull(self, cell):
+    def pull(
+        self,
+        cell, # of openpyxl
+    ):
         "What a cell shows: computed once, until somebody types."
         if cell.coordinate not in self.known: self.known[cell.coordinate] = self.compute(cell)
         return self.known[cell.coordinate]
@@ -71,7 +74,10 @@ def _python(token, functions)->str:
     raise ValueError(f'Calc: {token.value!r} is not known. Known are numbers, cells, {", ".join(functions)}.')
 
 @patch
-def compute(self:Calc, cell):
+def compute(
+    self:Calc,
+    cell, # of openpyxl
+):
     "The value of a number or of a formula."
     if cell.data_type!='f': return cell.value
     tokens = openpyxl_or_tell().formula.Tokenizer(cell.value).items
@@ -219,8 +225,7 @@ def check_layers(
     return chain(model)
 
 # %% ../nbs/90_cells.ipynb #b59808d1
-@dataclass
-class Step:
+class Step(NamedTuple):
     "A group of columns: a layer that gathers numbers, and those after it that change each alone."
     gather:Link|None # None if the numbers are those of the step before
     changes:list # of `Link`
@@ -249,5 +254,5 @@ def plan(
         else:
             if len(steps)==1: steps.append(Step(None, [], [], before, out))      # the image itself stays as it is
             steps[-1].changes.append(link)
-            steps[-1].names, steps[-1].out = [link.name], out
+            steps[-1] = steps[-1]._replace(names=[link.name], out=out)
     return steps

@@ -127,8 +127,8 @@ def set_seed(
 @contextmanager
 def keep_random_state():
     "Whatever happens inside, the generators of Python, NumPy and torch (every device) end as they began."
-    python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    seed = torch.initial_seed()
+    python, numpy = random.getstate(), np.random.get_state()
+    cpu, seed = torch.get_rng_state(), torch.initial_seed()
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None        # asking would start CUDA
     mps = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
     try: yield
@@ -179,7 +179,7 @@ def untouched(
 
 # %% ../nbs/00_core.ipynb #ea5dba20
 def default_device()->str: # 'mps', 'cuda', 'cpu', or what `$MINIAI_DEVICE` says
-    "The device to train on: `$MINIAI_DEVICE` if set (`ValueError` if it is none that miniai knows), else a GPU if there is one."
+    "The device to train on: `$MINIAI_DEVICE` if set (`ValueError` if miniai knows no such device), else a GPU if any."
     name = os.environ.get('MINIAI_DEVICE', '').strip()
     if not name: return 'mps' if torch.backends.mps.is_available() else 'cuda' if torch.cuda.is_available() else 'cpu'
     try: kind = torch.device(name).type
@@ -211,9 +211,9 @@ def to_device(
     x, # a tensor, or any nesting of dicts, lists and tuples of them
     device=def_device, # where to: 'cpu', 'cuda', 'mps' or a `torch.device`
 ):
-    "`x` with every tensor on `device`; what is there already is not copied."
+    "`x` with every tensor on `device`; what is there is not copied. Pinned sources must stay as they are meanwhile."
     device = torch.device(device)
-    fast = device.type=='cuda'              # towards the CPU, a non-blocking copy may be read before it is filled
+    fast = device.type=='cuda'              # elsewhere a non-blocking copy may be read before it is filled
     return map_tensors(lambda t: t if t.device==device else t.to(device, non_blocking=fast), x)
 
 # %% ../nbs/00_core.ipynb #bfeae7c2

@@ -193,8 +193,9 @@ def _classes(preds, targs, x):
     "Guessed and true classes as lists; `TypeError` or `ValueError` if there is not one of each for each picture."
     targs = check_tensor('show_predictions', 'targs', targs, 'N', 'integer', 'Use yb.long().')
     if isinstance(preds, torch.Tensor) and preds.ndim==2:
-        if preds.shape[1]<2: raise ValueError(f'show_predictions: preds {describe(preds)} holds one score a picture, not '
-                                              'one for each class. For yes or no pass (preds[:,0]>0).long().')
+        if preds.shape[1]<2:
+            raise ValueError(f'show_predictions: preds {describe(preds)} must hold a score for each class. One score, '
+                             'for yes or no? Pass (preds[:,0]>0).long().')
         preds = preds.argmax(1)
     check_tensor('show_predictions', 'preds', preds, 'N', 'integer', 'Pass logits [N,classes] or classes [N].')
     if not len(preds)==len(targs)==len(x):

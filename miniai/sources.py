@@ -35,7 +35,7 @@ def read_idx(
                 raise damaged(f'it begins with {head[:4].hex()}, not {bytes([0, 0, 8, ndim]).hex()}')
             dims = [int(o) for o in np.frombuffer(head, '>u4', offset=4)]
             n = math.prod(dims)
-            if n>path.stat().st_size*1032: raise damaged(f'its head promises {dims}, more than so small a file can hold')
+            if n>path.stat().st_size*1032: raise damaged(f'its head promises {dims}, more than the file can hold')
             body = bytearray()
             while part := f.read(min(n+1-len(body), 1<<20)): body += part        # read(n+1) would take n bytes at once
     except (EOFError, gzip.BadGzipFile, zlib.error) as e: raise damaged(e) from e
@@ -90,8 +90,8 @@ def _digits()->ImageData:
     x, y = (x.clamp(0, 1)*255).round().byte(), torch.tensor(d.target)
     ids = torch.arange(len(x))
     forms = torch.bucketize(ids, torch.tensor(_form_begins), right=True)         # 1 to 14
-    (known, _), (test, _) = cut((ids, ids), 250, forms)                          # numbers of images, not yet images
-    (train, _), (valid, _) = cut((known, known), 250, forms[known])
+    known, test = [o for o, _ in cut((ids, ids), 250, forms)]                    # numbers of images, not yet images
+    train, valid = [o for o, _ in cut((known, known), 250, forms[known])]
     return ImageData(*((x[o], y[o]) for o in (train, valid, test)), [str(o) for o in range(10)], 'scikit-learn')
 
 # %% ../nbs/03_sources.ipynb #f42d97bb
@@ -129,22 +129,26 @@ def _unpickle(
         raise ValueError(f'{path} is damaged or no CIFAR file: {e}. Fetch it again.') from e
 
 # %% ../nbs/03_sources.ipynb #fd4c5222
-_cifar_files = {'cifar10': ('cifar-10-batches-py', [f'data_batch_{i}' for i in range(1,6)], 'test_batch',
-                            'batches.meta', 'labels', 'label_names'),
-                'cifar100': ('cifar-100-python', ['train'], 'test', 'meta', 'fine_labels', 'fine_label_names')}
+_cifar_files = {'cifar10': dict(folder='cifar-10-batches-py', train=[f'data_batch_{i}' for i in range(1,6)],
+                                test='test_batch', meta='batches.meta', labels='labels', names='label_names'),
+                'cifar100': dict(folder='cifar-100-python', train=['train'], test='test',
+                                 meta='meta', labels='fine_labels', names='fine_label_names')}
 
 def _read_cifar(
     folder:Path, # holds the files of the Python version, or the folder they come in
     name:str, # cifar10 or cifar100
 )->ImageData:
     "CIFAR-10 or CIFAR-100 from the files of its Python version. https://www.cs.toronto.edu/~kriz/cifar.html"
-    inner, train, test, meta, labels, names = _cifar_files[name]
-    if (folder/inner).is_dir(): folder = folder/inner
+    known = _cifar_files[name]
+    if (folder/known['folder']).is_dir(): folder = folder/known['folder']
     def split(files):
         parts = [_unpickle(folder/o) for o in files]
         rows = np.concatenate([o['data'] for o in parts])
-        return (torch.from_numpy(rows.reshape(-1, 3, 32, 32)), torch.tensor([y for o in parts for y in o[labels]]))
-    try: return ImageData(split(train), None, split([test]), list(_unpickle(folder/meta)[names]), 'MINIAI_DATA')
+        y = torch.tensor([i for o in parts for i in o[known['labels']]])
+        return torch.from_numpy(rows.reshape(-1, 3, 32, 32)), y
+    try:
+        classes = list(_unpickle(folder/known['meta'])[known['names']])
+        return ImageData(split(known['train']), None, split([known['test']]), classes, 'MINIAI_DATA')
     except (KeyError, TypeError, ValueError) as e: raise ValueError(f'{folder}: not the files of {name}: {e!r}.') from e
 
 # %% ../nbs/03_sources.ipynb #dbe19a0a
@@ -259,17 +263,13 @@ def _key(
     return 'local-' + hashlib.sha1(repr(files).encode()).hexdigest()[:12]
 
 # %% ../nbs/03_sources.ipynb #07f8f0ed
-def _decode(
-    name:str, # the dataset
-    folder:Path|None, # local files, None if there are none
-    source:str, # as in `load_tensors`
-)->ImageData: # not checked yet
+def _decode(name:str, folder:Path|None, source:str)->ImageData:
     "Read `name` from scikit-learn, from the folder or from the hub."
     if name=='digits': return _digits()
     if folder: return _read_cifar(folder, name) if name in _cifar_files else _read_idx_folder(
         folder, _fashion if name=='fashion_mnist' else [str(o) for o in range(10)])
     where = f'{name} is not in {os.environ.get("MINIAI_DATA") or "$MINIAI_DATA (not set)"}'
-    first = 'train-images-idx3-ubyte.gz (and the other three)' if name not in _cifar_files else _cifar_files[name][0]
+    first = _cifar_files[name]['folder'] if name in _cifar_files else 'train-images-idx3-ubyte.gz (and the other three)'
     fix = f"Set MINIAI_DATA to a folder holding {name}/{first}, or use load('digits'), which needs no download."
     if source=='local': raise FileNotFoundError(f'{where}. {fix}')
     try: return _from_hub(name)

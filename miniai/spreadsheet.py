@@ -226,8 +226,8 @@ def _check_plan(steps, classes, max_cells)->None:
     for o in steps:
         if not o.out.isfinite().all(): raise ValueError(f'to_xlsx: layer {o.names[0]!r} gives NaN or infinity.')
     if prod(sides)>1:
-        raise ValueError(f'to_xlsx: the model makes {describe(steps[-1].out)} of this image, but a classifier makes one '
-                         'number a class. End it with nn.AdaptiveAvgPool2d(1), or with nn.Flatten() and nn.Linear.')
+        raise ValueError(f'to_xlsx: the model makes {describe(steps[-1].out)} of this image, but a classifier makes '
+                         'one number a class. End it with nn.AdaptiveAvgPool2d(1), or with nn.Flatten() and nn.Linear.')
     if classes is not None and len(classes)!=n: raise ValueError(f'to_xlsx: {len(classes)} names for {n} classes.')
     layers = [link.layer for o in steps for link in (o.gather, *o.changes) if link]
     weights = [p.numel() for m in layers for p in m.parameters()]

@@ -210,8 +210,10 @@ def record_layers(
     After an error, the table holds the layers that had done their work. `TypeError` if `model` is no module."""
     if not isinstance(model, nn.Module): raise TypeError(f'record_layers: takes an nn.Module, got {describe(model)}.')
     recorder, table = _Recorder(model), LayerTable()
-    hooks = [h for m in model.modules() for h in (m.register_forward_pre_hook(recorder.enter, with_kwargs=True),
-                                                  m.register_forward_hook(recorder.leave, with_kwargs=True))]
+    unused = {o for m in model.modules() for o in getattr(m, 'bypassed', ())}   # hooks would make `Deconv` call them
+    hooks = [h for m in model.modules() if m not in unused
+             for h in (m.register_forward_pre_hook(recorder.enter, with_kwargs=True),
+                       m.register_forward_hook(recorder.leave, with_kwargs=True))]
     try: yield table
     finally:
         for h in hooks: h.remove()

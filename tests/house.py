@@ -93,19 +93,24 @@ same = re.compile(r'(before|after|cleanup)_\w+|predict|get_loss|backward|step|ze
 
 def decorated(f, word): return any(re.search(rf'\b{word}\b', ast.unparse(o)) for o in f.decorator_list)
 
+def hidden(f):
+    "Is a function or class for the module only? A method that is patched in is, if its class is."
+    if f.name.startswith('_') or not decorated(f, 'patch'): return f.name.startswith('_')
+    cls = f.args.args[0].annotation
+    return same.fullmatch(f.name) is not None or cls is not None and ast.unparse(cls).startswith('_')
+
 def public(text, classes):
     """Public functions, classes and methods as (name, node).
 
     Without methods that mean the `same` everywhere, that a base of ours explains, or that set what a property tells."""
     for o in ast.parse(text).body:
-        if not isinstance(o, (ast.FunctionDef, ast.ClassDef)) or o.name.startswith('_'): continue
-        if not (decorated(o, 'patch') and same.fullmatch(o.name)): yield o.name, o
+        if not isinstance(o, (ast.FunctionDef, ast.ClassDef)) or hidden(o): continue
+        yield o.name, o
         if isinstance(o, ast.FunctionDef): continue
         told = inherited(o, classes) - {'__init__'}
         for f in methods(o):
-            hidden = f.name.startswith('_') and f.name!='__init__'
             known = f.name in told or same.fullmatch(f.name) or decorated(f, 'setter')
-            if not (hidden or known): yield f'{o.name}.{f.name}', f
+            if f.name=='__init__' or not (hidden(f) or known): yield f'{o.name}.{f.name}', f
 
 def returns(f):
     "Does a function return something, itself and not by a function inside it?"

@@ -251,6 +251,7 @@ def modules_are_small(house):
 @rule(('no docstring', module('def f()->int: return 1')),
       ('no docstring', module('class A: ...')),
       ('no docstring', module('class A:\n    "A."\n    def f(self): ...')),
+      ('f has no doc', module('@patch\ndef f(self:A): ...')),
       ('B.g has',      module('class A:\n  def f(self): ...\nclass B(A):\n  def f(self): ...\n  def g(self): ...')),
       ('parameter x',  module('def f(x):\n    "F."')),
       ('parameter x',  module('def f(x, y): # of both\n    "F."')),

@@ -317,7 +317,7 @@ def test_predictions_hand_on_keywords():
     ((CLEAN, LOGITS[:2], TRUTH), ValueError, 'got 3 pictures, 2 preds and 3 targs'),
     ((CLEAN, LOGITS, TRUTH[:2]), ValueError, 'got 3 pictures, 3 preds and 2 targs'),
     ((CLEAN[:1], LOGITS, TRUTH), ValueError, 'got 1 pictures'),
-    ((CLEAN, LOGITS[:, :1], TRUTH), ValueError, 'one score a picture'),
+    ((CLEAN, LOGITS[:, :1], TRUTH), ValueError, 'must hold a score for each class'),
     ((CLEAN, LOGITS[:, 0], TRUTH), TypeError, 'preds must be an integer tensor [N], got float32 [3]. Pass logits'),
     ((CLEAN, LOGITS[None], TRUTH), TypeError, 'preds must be'), ((CLEAN, [1, 0, 2], TRUTH), TypeError, 'preds must be'),
     ((CLEAN, LOGITS, TRUTH.float()), TypeError, 'targs must be an integer tensor [N], got float32 [3]. Use yb.long()'),

@@ -51,7 +51,7 @@ BAD_IDX = {
     'no checksum': (GOOD[:-8], 'ended before'), 'rubbish after it': (GOOD+b'rubbish', 'Not a gzipped file'),
     'wrong checksum': (GOOD[:-8]+bytes(4)+GOOD[-4:], 'CRC'),
     'bits flipped': (GOOD[:20]+bytes(o^255 for o in GOOD[20:])[:-8]+GOOD[-8:], 'Error'),
-    'a terabyte promised': (gzip.compress(idx_bytes(IMS, dims=(2**32-1, 16, 16))), 'more than so small a file')}
+    'a terabyte promised': (gzip.compress(idx_bytes(IMS, dims=(2**32-1, 16, 16))), 'more than the file can hold')}
 
 @pytest.mark.parametrize('data,why', BAD_IDX.values(), ids=BAD_IDX.keys())
 def test_damaged_idx_file_is_named_and_refused(tmp_path, data, why):

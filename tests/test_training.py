@@ -221,7 +221,7 @@ def test_missing_validation_is_refused_before_an_epoch_is_lost(valid):
         fit(1, model, F.cross_entropy, sgd(model), [(X, Y)], valid)
     assert not model.log
 
-@pytest.mark.parametrize('train', [[], None, DataLoader(Dataset(X[:3], Y[:3]), 4, drop_last=True), iter([])])
+@pytest.mark.parametrize('train', [[], None, DataLoader(Dataset(X[:3], Y[:3]), 4, drop_last=True), iter([]), (o for o in [])])
 def test_an_empty_training_loader_is_refused_in_the_first_epoch(train, capsys):
     model = Watch()
     with pytest.raises(ValueError, match='^fit: the training loader gave no batch'):
