@@ -159,6 +159,28 @@ def test_guard(args, kw, exc, words):
     assert e.match(words)
     with pytest.raises(exc, match='^mine: '): check_conv('mine', *args, **kw)
 
+@pytest.mark.parametrize('size, ni, last', [
+    ((4, 28, 28, 1), 1, True), ((4, 8, 9, 3), 3, True), ((4, 427, 640, 3), 3, True),     # few channels behind a large image
+    ((4, 14, 14, 32), 32, True),                                                         # many, behind a square
+    ((4, 3, 28, 28), 28, False), ((4, 1, 28, 28), 28, False), ((4, 3, 28, 1), 1, False), # 1 and 3 are channels where they stand
+    ((4, 16, 4, 4), 4, False), ((4, 8, 32, 32), 32, False), ((4, 16, 8, 12), 12, False), # a width that happens to be ni
+    ((4, 5, 8, 8), 3, False)])
+def test_channels_last_is_said_only_where_sizes_say_so(size, ni, last):
+    with pytest.raises(ValueError, match='takes') as e: check_conv('f', torch.rand(size), torch.rand(2, ni, 1, 1))
+    assert ('permute' in str(e.value)) == last
+
+def test_a_right_call_makes_no_words(monkeypatch):
+    for o in ('describe', 'check_tensor', 'check_int'): monkeypatch.setattr(M, o, None)          # any use would raise
+    conv_args = torch.rand(2, 4, 29, 27), torch.rand(6, 2, 3, 3), torch.rand(6)
+    M._grid.cache_clear()
+    monkeypatch.setattr(M, 'conv_out_size', lambda *o, who: 5)
+    assert check_conv('f', *conv_args, (2, 1), 1, 1, 2) == ((2, 1), (1, 1), (1, 1), (5, 5))
+    M._grid.cache_clear()
+
+def test_sizes_are_kept_but_not_for_ever():
+    for n in range(1, 1100): check_conv('f', torch.rand(1, 1, n, 3, device='meta'), torch.rand(1, 1, 1, 1, device='meta'))
+    assert M._grid.cache_info().currsize <= M._grid.cache_info().maxsize <= 1000
+
 def test_guard_on_another_device():
     for dev in [d for d, ok in (('cuda', torch.cuda.is_available()), ('mps', torch.backends.mps.is_available())) if ok]:
         with pytest.raises(ValueError, match=f'x is on {dev}'): conv2d_loop(x.to(dev), w)
