@@ -419,6 +419,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                             'miniai.sgd.GradAccumCB.__init__': ('sgd.html#gradaccumcb.__init__', 'miniai/sgd.py'),
                             'miniai.sgd.GradAccumCB.after_backward': ('sgd.html#gradaccumcb.after_backward', 'miniai/sgd.py'),
                             'miniai.sgd.GradAccumCB.after_loss': ('sgd.html#gradaccumcb.after_loss', 'miniai/sgd.py'),
+                            'miniai.sgd.GradAccumCB.after_step': ('sgd.html#gradaccumcb.after_step', 'miniai/sgd.py'),
                             'miniai.sgd.GradAccumCB.before_batch': ('sgd.html#gradaccumcb.before_batch', 'miniai/sgd.py'),
                             'miniai.sgd.GradAccumCB.before_epoch': ('sgd.html#gradaccumcb.before_epoch', 'miniai/sgd.py'),
                             'miniai.sgd.GradAccumCB.before_fit': ('sgd.html#gradaccumcb.before_fit', 'miniai/sgd.py'),

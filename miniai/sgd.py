@@ -95,16 +95,15 @@ class BaseSchedCB(Callback):
 
     def before_fit(self, learn):
         self.schedo, self.groups = None, ()
-        if learn.opt is None: return                         # a fit that only judges
-        if not any('initial_lr' in g for g in learn.opt.param_groups):      # else another schedule came first, and keeps them
-            self.groups = [{k: v for k, v in g.items() if k!='params'} for g in learn.opt.param_groups]
+        if learn.opt is not None: self.groups = [{k: v for k, v in g.items() if k!='params'} for g in learn.opt.param_groups]
+
+    def before_epoch(self, learn):
+        "The first epoch that trains makes the scheduler; a fit that only judges needs none."
+        if not learn.training or self.schedo is not None: return
+        if learn.opt is None: raise ValueError(f'{type(self).__name__}: no optimizer to schedule: give opt_func.')
         self.schedo = self._make(learn)
 
     def _make(self, learn): return self.sched(learn.opt)
-
-    def before_epoch(self, learn):
-        if learn.training and self.schedo is None:
-            raise ValueError(f'{type(self).__name__}: no optimizer to schedule: give opt_func.')
 
     def cleanup_fit(self, learn):
         "Settings as before the fit, and none of the notes that schedulers leave in the groups."
@@ -142,9 +141,7 @@ class OneCycleCB(BatchSchedCB):
         self.kwargs = dict(pct_start=pct_start) | kwargs
 
     def _make(self, learn):
-        dl = learn.loader(True) if hasattr(learn, 'loader') else learn.dls.train
-        if dl is None: return None                           # a fit that only judges
-        try: n = len(dl)
+        try: n = len(learn.dl)
         except TypeError: raise TypeError('OneCycleCB: the training loader has no length, so the cycle has no end. '
                                           'Use a loader with a length, or BatchSchedCB.') from None
         each = max(getattr(cb, 'batches_a_step', 1) for cb in learn.cbs)
@@ -191,16 +188,20 @@ class GradAccumCB(Callback):
 
     def after_loss(self, learn):
         if not learn.training: return
-        self.sizes.append(batch_size(learn.batch))
-        weight = self.sizes[-1]/self.sizes[0]                # each item counts once, however large its batch
+        if all(p.grad is None for p in learn.model.parameters()): self.sizes = []      # somebody has dropped them
+        self.size = batch_size(learn.batch)
+        weight = self.size/self.sizes[0] if self.sizes else 1                # each item counts once, however large its batch
         if weight!=1 and learn.loss.requires_grad: learn.loss.register_hook(lambda g: g*weight)
 
     def after_backward(self, learn):
+        self.sizes.append(self.size)
         if len(self.sizes)<self.batches_a_step and self.seen!=self.last: raise CancelStepException()
-        whole, self.sizes = sum(self.sizes)/self.sizes[0], []
         grads = [p.grad for p in learn.model.parameters() if p.grad is not None]
-        if grads: torch._foreach_div_(grads, whole)
+        if grads: torch._foreach_div_(grads, sum(self.sizes)/self.sizes[0])
+        self.sizes = [sum(self.sizes)]         # if another puts the step off, they count as one batch of all these
+
+    def after_step(self, learn): self.sizes = []
 
     def cleanup_epoch(self, learn):
-        if not learn.training or not self.sizes: return
+        if not learn.training: return
         for p in learn.model.parameters(): p.grad = None

@@ -11,11 +11,12 @@ from torch.utils.data import DataLoader, IterableDataset
 
 import miniai.callbacks as M
 from conftest import At
-from miniai.callbacks import (BatchSchedCB, BatchTransformCB, CapturePreds, EMACB, EpochSchedCB, GradAccumCB, GradClipCB, OneCycleCB,
+from miniai.callbacks import (BatchSchedCB, BatchTransformCB, CapturePreds, EMACB, EpochSchedCB, GradAccumCB, GradClipCB, MixedPrecisionCB,
+                              OneCycleCB,
                               RecorderCB, current_lr)
 from miniai.core import set_seed
 from miniai.datasets import inplace
-from miniai.events import event_names, stages
+from miniai.events import event_names
 from miniai.learner import (Callback, CancelBatchException, CancelEpochException, CancelFitException, CancelStepException, DeviceCB,
                             Learner, MetricsCB, MomentumLearner, ReconstructCB, TrainCB)
 
@@ -44,14 +45,14 @@ def rates(make, n_steps, step_every=1):
 def test_each_batch_uses_the_rate_that_torch_gives(cb, make, every, order):
     rec = RecorderCB(lr=current_lr)
     fit([rec, cb][::order], opt_func=partial(optim.SGD, momentum=0.9))
-    assert rec.records['lr']==pytest.approx(rates(make, 6, every))
+    assert rec.recs['lr']==pytest.approx(rates(make, 6, every))
 
 def test_fits_can_be_repeated_and_may_be_validation_only():
     rec = RecorderCB(lr=current_lr)
     learn = fit([rec, OneCycleCB()], opt_func=partial(optim.SGD, momentum=0.9))
-    first = rec.records['lr']
+    first = rec.recs['lr']
     learn.fit(2)
-    assert rec.records['lr']==pytest.approx(first)
+    assert rec.recs['lr']==pytest.approx(first)
     learn.fit(1, train=False)
     learn.fit(0)
 
@@ -66,7 +67,7 @@ def test_records_survive_an_interrupted_fit():
         yield X, Y
         raise KeyboardInterrupt
     with pytest.raises(KeyboardInterrupt): fit([rec], dls=(loader(), None))
-    assert rec.records['it']==[0.] and len(rec.records['loss'])==1
+    assert rec.recs['it']==[0.] and len(rec.recs['loss'])==1
     axs = rec.plot()
     assert [ax.get_title() for ax in axs]==['loss', 'it']
 
@@ -102,14 +103,14 @@ def test_a_schedule_starts_from_the_rate_of_its_fit():
     learn = fit([rec, BatchSchedCB(partial(LambdaLR, lr_lambda=lambda i: 1/(i+1)))], 1)
     for lr in (0.1, 0.3):
         learn.fit(1, lr=lr)
-        assert rec.records['lr']==pytest.approx([lr, lr/2, lr/3])
+        assert rec.recs['lr']==pytest.approx([lr, lr/2, lr/3])
 
 def test_two_schedules_at_once():
     rec, learn = RecorderCB(lr=current_lr), fit([])
     two = [BatchSchedCB(partial(ExponentialLR, gamma=0.5)), EpochSchedCB(partial(StepLR, step_size=1, gamma=0.1))]
     for cbs in (two, two[::-1]):
         learn.fit(2, cbs=[rec, *cbs])
-        assert rec.records['lr']==pytest.approx([.1, .05, .025, .00125, .000625, .0003125]) and settings(learn)==settings(fit([]))
+        assert rec.recs['lr']==pytest.approx([.1, .05, .025, .00125, .000625, .0003125]) and settings(learn)==settings(fit([]))
 
 @pytest.mark.parametrize('opt, moves', [(optim.SGD, False), (partial(optim.SGD, momentum=0.9), True), (optim.Adam, True), (optim.Adagrad, False),
                                         (optim.RMSprop, False)])
@@ -117,7 +118,7 @@ def test_one_cycle_moves_only_a_momentum_that_is_there(opt, moves):
     get = lambda learn: (learn.opt.param_groups[0].get('betas') or [learn.opt.param_groups[0].get('momentum', 0)])[0]
     rec = RecorderCB(mom=get)
     fit([OneCycleCB(), rec], opt_func=opt)
-    assert (len(set(rec.records['mom']))>1)==moves
+    assert (len(set(rec.recs['mom']))>1)==moves
 
 class Unknown(IterableDataset):
     def __iter__(self): return iter(list(zip(X, Y)))
@@ -156,6 +157,7 @@ def weights(learn): return torch.cat([p.detach().flatten() for p in learn.model.
 @pytest.mark.parametrize('seed', range(12))
 def test_small_batches_equal_a_large_one(seed, opt, loader):
     batches, n = uneven(seed)
+    if loader is NoLength: batches = batches[:len(batches)//n*n]     # it cannot know that the epoch ends: half a group is dropped
     large = train(joined(batches, n), GradClipCB(0.3), opt=opt)
     small = train(batches, GradClipCB(0.3), GradAccumCB(n), opt=opt, loader=loader)
     assert torch.allclose(weights(large), weights(small), rtol=0, atol=1e-9)
@@ -193,9 +195,9 @@ def test_one_batch_a_group_changes_nothing():
     assert torch.equal(weights(train(batches)), weights(train(batches, GradAccumCB(1))))
 
 @pytest.mark.parametrize('exc', [CancelEpochException, CancelFitException, KeyboardInterrupt, ValueError])
-@pytest.mark.parametrize('event', sorted(event_names - {'before_fit', 'after_fit', 'cleanup_fit', 'after_epoch', 'cleanup_epoch'} | set(stages)))
+@pytest.mark.parametrize('event', sorted(event_names - {'before_fit', 'after_fit', 'cleanup_fit', 'after_epoch', 'cleanup_epoch'} ))
 def test_half_a_group_is_dropped(event, exc):
-    nth = 2 if event in ('after_step', 'zero_grad', 'step') else 6     # in the second group of four
+    nth = 2 if event=='after_step' else 6     # in the second group of four
     batches, steps = uneven(5)[0], []
     class CountCB(Callback):
         order = -99
@@ -218,6 +220,7 @@ def test_a_skipped_batch_does_not_count():
         order = 3
         def after_loss(self, learn):
             if learn.iter%3==1: raise CancelBatchException()
+    batches = batches[:9]                                   # the last one is not skipped, so it closes the group
     left = [b for i, b in enumerate(batches) if i%3!=1]
     assert torch.allclose(weights(train(batches, SkipCB(), GradAccumCB(2))), weights(train(joined(left, 2))), atol=1e-9)
 
@@ -264,9 +267,8 @@ def test_accumulation_refuses():
     with pytest.raises(TypeError, match='MomentumLearner.*momentum=0.9'): learn.fit(1)
 
 def test_accumulation_with_scaled_gradients():
-    speed = pytest.importorskip('miniai.speed')
     batches = [(x.float(), y) for x, y in uneven(8, 400)[0]]
-    half = speed.MixedPrecisionCB(torch.float16, scaler=torch.amp.GradScaler('cpu', init_scale=2.**40))
+    half = MixedPrecisionCB(torch.float16, scaler=torch.amp.GradScaler('cpu', init_scale=2.**40))
     set_seed(0)
     learn = Learner(nn.Linear(3, 2), (batches, None), F.cross_entropy, 0.1, [half, GradAccumCB(3), TrainCB()])
     steps = []
@@ -286,7 +288,7 @@ def test_the_chosen_batches_are_changed(train, valid):
     assert seen==[(True, train), (False, valid)] and torch.equal(learn.dls[0][0][0], X)
 
 def test_a_transform_may_change_the_form():
-    as_dict = BatchTransformCB(lambda b: dict(x=b[0], y=b[1]), valid=True)
+    as_dict = BatchTransformCB(lambda b: dict(x=b[0], y=b[1]), on_val=True)
     a, b = fit([]), fit([as_dict])
     assert torch.equal(weights(a), weights(b))
 
@@ -301,24 +303,24 @@ def test_a_transform_in_place():
 # --- predictions
 def test_predictions_of_uneven_batches():
     dl = list(zip(X.split(5), Y.split(5)))
-    learn, cp = fit([], dls=(dl, dl)), CapturePreds(inps=True)
+    learn, cp = fit([], dls=(dl, dl)), CapturePreds()
     learn.fit(1, train=False, cbs=cp)
-    assert torch.equal(cp.inps, X) and torch.equal(cp.targs, Y) and torch.equal(cp.preds, learn.model(X)) and not cp.preds.requires_grad
+    assert torch.equal(cp.all_inps, X) and torch.equal(cp.all_targs, Y) and torch.equal(cp.all_preds, learn.model(X)) and not cp.all_preds.requires_grad
     learn.fit(2, cbs=cp)                                    # the last pass is the validation
-    assert torch.equal(cp.preds, learn.model(X))
-    other = CapturePreds(device=None)
+    assert torch.equal(cp.all_preds, learn.model(X))
+    other = CapturePreds(False, None)
     learn.fit(1, train=False, cbs=other)
-    assert torch.equal(other.preds, cp.preds) and other.inps is None
+    assert torch.equal(other.all_preds, cp.all_preds) and other.all_inps is None
 
 def test_predictions_of_any_form():
     class Forms(nn.Linear):
         def forward(self, x): return dict(a=super().forward(x), b=(x.sum(1), [x]))
     dl = [dict(image=x) for x in X.split(5)]
-    cp = CapturePreds(inps=True)
+    cp = CapturePreds()
     learn = Learner(Forms(3, 3), (dl, dl), lambda p, t: (p['a']-t).square().mean(), cbs=[ReconstructCB(lambda x: 0*x)])
     learn.fit(1, train=False, cbs=cp)
-    assert torch.equal(cp.preds['a'], learn.model(0*X)['a']) and torch.equal(cp.preds['b'][1][0], 0*X)
-    assert torch.equal(cp.targs, X) and torch.equal(cp.inps, X)
+    assert torch.equal(cp.all_preds['a'], learn.model(0*X)['a']) and torch.equal(cp.all_preds['b'][1][0], 0*X)
+    assert torch.equal(cp.all_targs, X) and torch.equal(cp.all_inps, X)
 
 def test_a_loader_that_fills_the_same_tensor():
     class Same:
@@ -328,23 +330,23 @@ def test_a_loader_that_fills_the_same_tensor():
                 x.fill_(i)
                 y.fill_(i%2)
                 yield x, y
-    cp = CapturePreds(inps=True)
+    cp = CapturePreds()
     Learner(nn.Linear(3, 2), (Same(), Same()), F.cross_entropy, cbs=[TrainCB(), cp]).fit(1, train=False)
-    assert cp.inps[:,0].tolist()==[0, 0, 1, 1, 2, 2] and cp.targs.tolist()==[0, 0, 1, 1, 0, 0]
+    assert cp.all_inps[:,0].tolist()==[0, 0, 1, 1, 2, 2] and cp.all_targs.tolist()==[0, 0, 1, 1, 0, 0]
 
 def test_a_broken_pass_leaves_what_there_was():
     dl = list(zip(X.split(5), Y.split(5)))
     learn, cp = fit([], dls=(dl, dl)), CapturePreds()
     with pytest.raises(KeyboardInterrupt): learn.fit(1, train=False, cbs=[cp, At('after_loss', nth=3)])
-    assert torch.equal(cp.targs, Y[:10]) and not cp.parts
+    assert torch.equal(cp.all_targs, Y[:10]) and not cp.parts
     with pytest.raises(KeyboardInterrupt): learn.fit(1, train=False, cbs=[cp, At('after_loss')])
-    assert cp.targs is None
+    assert cp.all_targs is None
     learn.fit(1, train=False, cbs=cp)
     learn.cbs.append(cp)
-    preds = cp.preds
+    preds = cp.all_preds
     learn.look()
     learn.lr_find()
-    assert cp.preds is preds
+    assert cp.all_preds is preds
 
 def test_all_callbacks_are_found_in_one_place():
     for o in ('EarlyStopCB', 'EMACB', 'NaNStopCB', 'SaveBestCB', 'WatchCB', 'TimeCB', 'MixedPrecisionCB', 'CompileCB'):

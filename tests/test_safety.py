@@ -9,10 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn, optim
 
+import miniai.look                  # adds Learner.look
 from conftest import At
 from miniai.core import set_seed
-from miniai.events import event_names, stages
-from miniai.learner import Callback, CancelFitException, Learner, MetricsCB, TrainCB
+from miniai.events import event_names
+from miniai.learner import Callback, CancelFitException, Learner, LossTermCB, MetricsCB, TrainCB
 from miniai.metrics import Accuracy
 from miniai.safety import EarlyStopCB, EMACB, NaNStopCB, SaveBestCB, WatchCB
 
@@ -77,7 +78,7 @@ def test_other_suspects():
     learner(stop, dls=(list(zip(x.split(4), Y.split(4))), None)).fit(1)
     assert 'training batch 2' in stop.where and 'the batch itself is not finite: tuple(float32 [2,3]' in stop.where
     learner(stop, loss_func=lambda p, t: p.sum()*math.inf).fit(1)
-    assert 'the loss function made it. Targets: int64 [4]' in stop.where
+    assert 'the loss function made it, or a term that was added. Targets: int64 [4]' in stop.where
     class Breaks(Callback):
         def after_step(self, learn):
             with torch.no_grad(): learn.model[3].weight[0, 0] = math.nan
@@ -94,6 +95,30 @@ def test_other_suspects():
             return super().forward(x)*(math.inf if self.calls==2 else 1)
     learner(stop, model=Lucky(3, 2)).fit(1)
     assert 'training batch 1' in stop.where and 'a second pass' in stop.where
+
+def test_a_term_of_the_loss_is_watched_and_counted():
+    stop = NaNStopCB()
+    learn = learner(stop, LossTermCB(lambda learn: learn.preds.mean()*math.nan))
+    before = state(learn)
+    learn.fit(2)
+    assert 'training batch 0' in stop.where and 'or a term that was added' in stop.where and same(before[:1], state(learn)[:1])
+    plain, more = learner(lr=0.), learner(LossTermCB(lambda learn: learn.preds.mean()*0+1, weight=2.), lr=0.)
+    for learn in (plain, more): learn.fit(1)
+    for a, b in zip(plain.history, more.history): assert b['loss']==pytest.approx(a['loss']+2) and b['acc']==a['acc']
+
+@pytest.mark.parametrize('form', [tuple, dict])
+def test_a_model_with_several_outputs_is_watched(form):
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.log = nn.Linear(3, 2), Log()
+        def forward(self, x):
+            y = self.a(x)
+            return dict(out=y, more=self.log(y)) if form is dict else (y, self.log(y))
+    def loss_func(preds, targs): return sum(o.sum() for o in (preds.values() if form is dict else preds))
+    stop = NaNStopCB()
+    learner(stop, model=Two(), loss_func=loss_func).fit(1)
+    assert 'log (Log) made it' in stop.where
 
 def test_the_search_leaves_no_trace():
     seen = []
@@ -241,9 +266,32 @@ def test_the_best_of_all_fits_of_one_model(tmp_path):
     save.path.unlink()
     learn.fit(1)                                            # the best is no more
     assert save.value==9 and save.path.exists()
-    learn.model, learn.cbs[1] = nn.Linear(3, 2), ScriptCB([10.])
-    learn.fit(1)                                            # another model: not to be compared
-    assert save.value==10 and set(safetensors.torch.load_file(save.path))=={'weight', 'bias'}
+
+def test_a_fresh_object_knows_what_the_file_knows(tmp_path):
+    path = tmp_path/'best.safetensors'
+    scripted([2.], SaveBestCB(path)).fit(1)
+    good = path.read_bytes()
+    worse, again = SaveBestCB(path), SaveBestCB(path, restore=True)
+    scripted([3., 2.5], worse).fit(2)
+    assert path.read_bytes()==good and (worse.value, worse.epoch)==(2., 0) and worse.waited==2
+    learn = scripted([3., 1.], again)
+    learn.fit(2)
+    assert path.read_bytes()!=good and (again.value, again.epoch)==(1., 1)
+    with safetensors.safe_open(path, 'pt') as f: assert f.metadata()=={'epoch': '1', 'loss': '1.0'}
+
+@pytest.mark.parametrize('make, words', [
+    (lambda path: path.write_bytes(b'no safetensors'), 'is no whole safetensors file'),
+    (lambda path: safetensors.torch.save_file({'weight': torch.zeros(2)}, path), 'is there, and knows no loss'),
+    (lambda path: safetensors.torch.save_file({'x': torch.zeros(2)}, path, metadata=dict(loss='1', epoch='0')), 'holds another kind of model'),
+    (lambda path: learner(SaveBestCB(path, 'acc', max)).fit(1), 'is there, and knows no loss')])
+def test_a_foreign_file_is_refused_and_kept(tmp_path, make, words):
+    path = tmp_path/'best.safetensors'
+    make(path)
+    good, learn = path.read_bytes(), scripted([0.], SaveBestCB(path))
+    before = state(learn)
+    with pytest.raises(ValueError, match=words) as e: learn.fit(1)
+    assert 'Choose another path, or remove the file' in str(e.value)
+    assert path.read_bytes()==good and same(before, state(learn))
 
 @pytest.mark.parametrize('exc', [OSError('disk full'), KeyboardInterrupt()])
 def test_an_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch, exc):
@@ -367,7 +415,7 @@ def test_ema_bad_arguments():
 # --- all together
 @pytest.mark.parametrize('nth', [1, 2, 7])
 @pytest.mark.parametrize('order', [-50, 0, 200])
-@pytest.mark.parametrize('event', sorted(event_names | set(stages)))
+@pytest.mark.parametrize('event', sorted(event_names))
 def test_whatever_breaks_off_all_is_right(event, order, nth, tmp_path):
     def run(*cbs):
         learn = learner(*cbs)
