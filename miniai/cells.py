@@ -20,7 +20,7 @@ from .core import check_int
 from .windows import Link, Window, chain, chain_outputs, chain_windows
 
 # %% ../nbs/90_cells.ipynb #b3365355
-def openpyxl_or_tell():
+def openpyxl_or_tell(): # the module
     "The package that reads and writes workbooks; an `ImportError` that says how to get it."
     try: import openpyxl, openpyxl.formatting.rule, openpyxl.formula, openpyxl.styles, openpyxl.utils
     except ImportError as e:
@@ -57,7 +57,7 @@ class Calc:
     def pull(
         self,
         cell, # of openpyxl
-    ):
+    ): # a number, a text or a truth value
         "What a cell shows: computed once, until somebody types."
         if cell.coordinate not in self.known: self.known[cell.coordinate] = self.compute(cell)
         return self.known[cell.coordinate]
@@ -77,7 +77,7 @@ def _python(token, functions)->str:
 def compute(
     self:Calc,
     cell, # of openpyxl
-):
+): # a number, a text or a truth value
     "The value of a number or of a formula."
     if cell.data_type!='f': return cell.value
     tokens = openpyxl_or_tell().formula.Tokenizer(cell.value).items

@@ -28,7 +28,8 @@ def apply_kernel(
 )->torch.Tensor: # scalar
     "Weighted sum of the window centred on (row, col). `ValueError` if it has no centre or leaves the image."
     check_tensor('apply_kernel', 'im', im, 'H,W', fix='Take one channel of one image: x[0,0].')
-    (h, w), (kh, kw) = im.shape, check_tensor('apply_kernel', 'kernel', kernel, 'kh,kw').shape
+    h, w = im.shape
+    kh, kw = check_tensor('apply_kernel', 'kernel', kernel, 'kh,kw').shape
     row, col = [check_int('apply_kernel', k, v, lo=0) for k, v in (('row', row), ('col', col))]
     if not (kh%2 and kw%2): raise ValueError(f'apply_kernel: a {kh}×{kw} kernel has no centre. Make both sides odd.')
     up, left = kh//2, kw//2
@@ -95,7 +96,7 @@ def check_windows(
     dilation=1, # the same
 )->tuple: # stride, padding, dilation, and how many windows fit: four pairs (rows, columns)
     "The geometry of a convolution, checked. `TypeError` for what is no number, `ValueError` for what does not fit."
-    stride, padding, dilation = pairs = check_steps(who, stride, padding, dilation)
+    pairs = check_steps(who, stride, padding, dilation)
     return *pairs, _grid(who, size, ks, *pairs)
 
 # %% ../nbs/10_convolutions.ipynb #7a20eaa0
@@ -133,7 +134,8 @@ def _channel_fix(
     ni:int, # channels that the kernels take
 )->str:
     "What to do about images with a wrong number of channels."
-    c, h, w = size[1:]
+    c, h = size[1:3]
+    w = size[3]
     swapped = w==ni and c not in (1, 3) and (c==h or ni<min(c, h))         # [N,H,W,C] of a square, or of a few channels
     if swapped: return 'The channels seem to come last: x.permute(0, 3, 1, 2).'
     if ni==1: return f'Build the first layer with ni={c}, or grey the images: x.mean(1, keepdim=True).'
@@ -147,7 +149,8 @@ def _check_channels(
     groups:int, # sets of channels that are kept apart
 )->None:
     "`ValueError` unless the kernels take the channels that the images have."
-    c, nf, ni = x.shape[1], len(weight), weight.shape[1]*check_int(who, 'groups', groups)
+    c, nf = x.shape[1], len(weight)
+    ni = weight.shape[1]*check_int(who, 'groups', groups)
     sizes = [describe(o).split()[1] for o in (x, weight)]
     if c%groups or nf%groups:
         raise ValueError(f'{who}: groups={groups} must divide the channels of x and the kernels of weight, {c} and '
@@ -162,7 +165,7 @@ def _fits(x, weight, bias, groups)->bool:
     if not (isinstance(x, torch.Tensor) and isinstance(weight, torch.Tensor) and type(groups) is int and groups>0):
         return False
     if x.ndim!=4 or weight.ndim!=4 or x.dtype is not weight.dtype or x.device!=weight.device: return False
-    nf, ni, *_ = weight.shape
+    nf, ni = weight.shape[:2]
     if not (x.shape[1]==ni*groups and nf%groups==0 and x.is_floating_point() and weight.numel()): return False
     if bias is None: return True
     return isinstance(bias, torch.Tensor) and bias.shape==(nf,) and bias.dtype is x.dtype and bias.device==x.device
@@ -206,7 +209,10 @@ def conv2d_loop(
 )->torch.Tensor: # feature maps [N,nf,oh,ow]
     "`F.conv2d` to be read, not to be waited for; errors as in `check_conv`. Goodfellow et al. 2016, section 9.1."
     args = check_conv('conv2d_loop', x, weight, bias, stride, padding, dilation, groups)
-    (sh, sw), (ph, pw), (dh, dw), (oh, ow) = args
+    sh, sw = args[0]                                                  # stride
+    ph, pw = args[1]                                                  # padding
+    dh, dw = args[2]                                                  # dilation
+    oh, ow = args[3]                                                  # size of a feature map
     nf, ni, kh, kw = weight.shape
     x = F.pad(x, (pw, pw, ph, ph))                                    # [N,C,H+2ph,W+2pw]
     res = x.new_zeros(len(x), nf, oh, ow)

@@ -58,7 +58,7 @@ def check_choice(
     name:str, # the parameter
     value, # what the caller passed
     options, # the values that are allowed
-):
+): # `value`
     "Return `value` if it is one of `options`; else `ValueError`, with the nearest of them."
     options = list(options)
     if value in options: return value
@@ -194,7 +194,7 @@ def_device = default_device()
 def map_tensors(
     f, # tensor → anything
     x, # a tensor, or any nesting of dicts, lists, tuples and named tuples
-):
+): # of the same form as `x`
     "`x` with `f` applied to every tensor in it; containers keep their type, other leaves pass untouched."
     if isinstance(x, torch.Tensor): return f(x)
     if type(x) in (tuple, list): return type(x)([map_tensors(f, o) for o in x])      # nearly always
@@ -210,7 +210,7 @@ def map_tensors(
 def to_device(
     x, # a tensor, or any nesting of dicts, lists and tuples of them
     device=def_device, # where to: 'cpu', 'cuda', 'mps' or a `torch.device`
-):
+): # of the same form as `x`
     "`x` with every tensor on `device`; what is there is not copied. Pinned sources must stay as they are meanwhile."
     device = torch.device(device)
     fast = device.type=='cuda'              # elsewhere a non-blocking copy may be read before it is filled
@@ -219,7 +219,7 @@ def to_device(
 # %% ../nbs/00_core.ipynb #bfeae7c2
 def to_cpu(
     x, # a tensor, or any nesting of dicts, lists and tuples of them
-):
+): # of the same form as `x`
     "`x` with every tensor on the CPU and detached; float16 and bfloat16 become float32."
     def one(t):
         t = t.detach().cpu()
@@ -229,14 +229,14 @@ def to_cpu(
 # %% ../nbs/00_core.ipynb #2a722beb
 def collate(
     items:list, # dataset items, all of one form
-):
+): # a batch of that form
     "torch's `default_collate`, with float32 in place of float64."
     return map_tensors(lambda t: t.float() if t.dtype==torch.float64 else t, default_collate(items))
 
 # %% ../nbs/00_core.ipynb #ae850cd2
 def collate_device(
     items:list, # dataset items, all of one form
-):
+): # a batch of that form, on `def_device`
     "`collate`, and the batch on `def_device`; only for loaders without worker processes."
     return to_device(collate(items))
 

@@ -28,8 +28,8 @@ def _to_dataset(
 ):
     "A Hugging Face `Dataset` with columns image and label."
     import datasets, pyarrow as pa
-    _, c, h, w = x.shape
-    head = f'P{5 if c==1 else 6} {w} {h} 255\n'.encode()              # netpbm: this line, then the bare pixels
+    h, w = x.shape[2:]
+    head = f'P{5 if x.shape[1]==1 else 6} {w} {h} 255\n'.encode()     # netpbm: this line, then the bare pixels
     files = pa.array([head + o.tobytes() for o in x.permute(0, 2, 3, 1).numpy()], pa.binary())
     image = pa.StructArray.from_arrays([files, pa.nulls(len(x), pa.string())], ['bytes', 'path'])
     features = datasets.Features(image=datasets.Image(), label=datasets.ClassLabel(names=classes))

@@ -77,11 +77,11 @@ def _strips(
     padding:tuple, # (rows, columns)
 )->torch.Tensor: # [H+2ph,C·kw,ow·N]
     "Each row of the padded images once, with its shifts along the row."
-    (ph, pw), lines = padding, _lines(x)
+    ph, pw = padding
+    lines = _lines(x)
     if ph or pw: lines = F.pad(lines, (0, 0, pw, pw, 0, 0, ph, ph))                        # [H+2ph,C,W+2pw,N]
     windows = lines.unfold(2, kw, stride[1]).permute(0, 1, 4, 2, 3)                        # [H+2ph,C,kw,ow,N]
-    h, c, _, ow, n = windows.shape
-    return windows.reshape(h, c*kw, ow*n)                                                  # the copy
+    return windows.flatten(3).flatten(1, 2)                                                # one of them copies
 
 def _blocks(
     strips:torch.Tensor, # [H+2ph,C·kw,ow·N]
@@ -114,7 +114,8 @@ def _grad_images(
     padding:tuple, # (rows, columns)
 )->torch.Tensor: # [N,C,H,W]
     "Products added to strips, and strips to images."
-    _, c, kh, kw = weight.shape
+    c = weight.shape[1]
+    kh, kw = weight.shape[2:]
     kernels = _flat_kernels(weight).t().expand(len(rows), -1, -1)                          # [oh,kh·C·kw,nf]
     strips = rows.new_zeros(size[2] + 2*padding[0], c*kw, rows.shape[2])
     blocks = _blocks(strips, kh, stride[0])
@@ -149,7 +150,8 @@ class _ThinConv2d(Function):
     "One product for each row of the result; on the way back, for the weights and for the images too."
     @staticmethod
     def forward(ctx, x, weight, bias, stride, padding, grid):
-        nf, _, kh, kw = weight.shape
+        nf = len(weight)
+        kh, kw = weight.shape[2:]
         strips = _strips(x, kw, stride, padding)
         ctx.stride, ctx.padding = stride, padding
         ctx.save_for_backward(x, weight, strips if ctx.needs_input_grad[1] else None)

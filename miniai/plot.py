@@ -74,7 +74,7 @@ def pixel_table(
     digits:int=2, # decimals to show; whole numbers are shown as they are
     size:int=7, # font size in points
     cmap:str='Greys', # matplotlib colour map, dark for high values
-):
+): # a `Styler`
     "A table of pixel values, shaded by value: a pandas `Styler`, which a notebook draws. `ValueError` for colour."
     import pandas as pd
     arr = as_array(im)

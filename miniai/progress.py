@@ -47,7 +47,8 @@ class MetricsCB(Callback):
         for o in self.metrics.values(): o.reset()
 
     def after_batch(self, learn):
-        loss, n, targs = learn.loss, batch_size(learn.batch), getattr(learn, 'targs', None)
+        loss, n = learn.loss, batch_size(learn.batch)
+        targs = getattr(learn, 'targs', None)
         self.losses.append(loss.detach() if isinstance(loss, torch.Tensor) else torch.tensor(float(loss)))
         self.ns.append(n)
         if not self.metrics: return
@@ -104,7 +105,8 @@ class ProgressCB(Callback):
 
     def before_fit(self, learn):
         from fastprogress.fastprogress import IN_NOTEBOOK, master_bar
-        self.row, self.table, self.losses, self.valid = {}, [], [], []
+        self.row, self.table = {}, []
+        self.losses, self.valid = [], []
         live = learn.n_epochs>0 and (IN_NOTEBOOK or sys.stdout.isatty())
         self.mbar, self.bar = master_bar(range(learn.n_epochs)) if live else None, None
         self.plotting, self.drawn = self.plot and IN_NOTEBOOK, 0
@@ -225,7 +227,8 @@ def suggest(self:LRFinderCB)->float|None: # None if the loss never fell
 @patch
 def valley(self:LRFinderCB)->float|None: # None if the loss never fell
     "The middle, on a logarithmic scale, of the longest stretch of rates on which the smoothed loss falls."
-    s, best, start = self.smooth(), (0, 0), 0
+    s, start = self.smooth(), 0
+    best = 0, 0                                      # length and start of the longest fall
     for i in range(1, len(s)):
         if not s[i]<s[i-1]: start = i
         best = max(best, (i-start, start))
