@@ -184,8 +184,9 @@ class CUDAClock(CPUClock):
 class CompileCB(Callback):
     """`model.compile()` for a fit: weights keep their names, and hooks are heard, also late ones.
 
-    (Unless the same backend has compiled a model of this form elsewhere in the process: torch shares the result, and what
-    was compiled without that setting stays deaf.) If the compiler fails, forwards or backwards, its error ends the fit. A model that is compiled already is left alone.
+    (Unless the same backend has compiled a model of this form elsewhere in the process: torch shares the result, and
+    what was compiled without that setting stays deaf.) If the compiler fails, forwards or backwards, its error ends the
+    fit. A model that is compiled already is left alone.
     torch keeps at most 8 versions of what it compiled (`torch._dynamo.config.recompile_limit`), and warns beyond.
     J. Ansel et al., PyTorch 2, 2024, https://doi.org/10.1145/3620665.3640366"""
     order, in_lr_find = Order.compiler, False       # to look at a batch, it would take too long
