@@ -44,7 +44,8 @@ class MixedPrecisionCB(Callback):
             torch.clear_autocast_cache()               # rounded weights of a batch before, if a fit runs inside a fit
             autocast.enter_context(torch.autocast(device, dtype=self.dtype))
         around(learn, self, 'before_batch', last=begin)
-        for event in ('after_predict', 'cleanup_batch'): around(learn, self, event, first=lambda learn: autocast.close())
+        def end(learn): autocast.close()
+        for event in ('after_predict', 'cleanup_batch'): around(learn, self, event, first=end)
         outer, self.scaler = self.scaler, self._scaler_for(device)
         around(learn, self, 'cleanup_fit', last=lambda learn: setattr(self, 'scaler', outer))
 

@@ -9,6 +9,7 @@ __all__ = ['Metric', 'Mean', 'Accuracy', 'TopK', 'MSE', 'PSNR', 'FuncMetric', 'T
 import math
 
 import torch
+from fastcore.basics import patch
 
 from .core import check_choice, check_int, check_tensor, describe
 
@@ -44,38 +45,43 @@ class Metric:
         self.vals.append(val.detach())
         self.ns.append(n)
 
-    def pending(self)->torch.Tensor: # [batches], on the device
-        "All values so far, nothing waited for; `ValueError` if there are none."
-        if not self.vals: raise ValueError(f'{type(self).__name__}: no value yet. Call add(preds, targs) first.')
-        return torch.stack(self.vals)
-
-    def reduce(
-        self,
-        vals:torch.Tensor, # what `pending` gave, on the CPU
-    )->float:
-        "The mean of `vals`, weighted, summed in double precision; NaN if any of them is."
-        ns = torch.tensor(self.ns, dtype=torch.float64)
-        return ((vals.double() if self.sums else vals.double()*ns).sum()/ns.sum()).item()
-
-    @property
-    def value(self)->float: # the mean over all items so far
-        "The result; reading it waits for the device."
-        return self.reduce(self.pending().cpu())
-
-    def update(
-        self,
-        inp, # predictions, or a value
-        targ=None, # targets
-        n:int=1, # number of items that it stands for
-    )->None:
-        "`add`, under the name that torchmetrics and torcheval use."
-        self.add(inp, targ, n)
-
-    def compute(self)->float:
-        "`value`, under the name that torchmetrics and torcheval use."
-        return self.value
-
     def __repr__(self): return f"{type(self).__name__}({self.value if self.vals else 'empty'})"
+
+# %% ../nbs/20_metrics.ipynb #4ee8bfdf
+@patch
+def pending(self:Metric)->torch.Tensor: # [batches], on the device
+    "All values so far, nothing waited for; `ValueError` if there are none."
+    if not self.vals: raise ValueError(f'{type(self).__name__}: no value yet. Call add(preds, targs) first.')
+    return torch.stack(self.vals)
+
+@patch
+def reduce(
+    self:Metric,
+    vals:torch.Tensor, # what `pending` gave, on the CPU
+)->float:
+    "The mean of `vals`, weighted, summed in double precision; NaN if any of them is."
+    ns = torch.tensor(self.ns, dtype=torch.float64)
+    return ((vals.double() if self.sums else vals.double()*ns).sum()/ns.sum()).item()
+
+@patch(as_prop=True)
+def value(self:Metric)->float: # the mean over all items so far
+    "The result; reading it waits for the device."
+    return self.reduce(self.pending().cpu())
+
+@patch
+def update(
+    self:Metric,
+    inp, # predictions, or a value
+    targ=None, # targets
+    n:int=1, # number of items that it stands for
+)->None:
+    "`add`, under the name that torchmetrics and torcheval use."
+    self.add(inp, targ, n)
+
+@patch
+def compute(self:Metric)->float:
+    "`value`, under the name that torchmetrics and torcheval use."
+    return self.value
 
 # %% ../nbs/20_metrics.ipynb #43a75e19
 class Mean(Metric):
@@ -120,7 +126,8 @@ class MSE(Metric):
     "Mean squared error over all numbers. `add(inp, targ)`: two float tensors of one shape, [N,…]."
     def calc(self, inp, targ=None):
         if inp.shape!=targ.shape:
-            raise ValueError(f'{type(self).__name__}: shapes differ, {describe(inp)} and {describe(targ)}; they would broadcast.')
+            raise ValueError(f'{type(self).__name__}: shapes differ, {describe(inp)} and {describe(targ)}; '
+                             'they would broadcast.')
         return (inp-targ).float().square_().mean()
 
     def add(self, inp, targ=None, n:int=1)->None:
@@ -203,7 +210,7 @@ class Together:
 
 # %% ../nbs/20_metrics.ipynb #cca2db0a
 class History(list):
-    "What a fit measured: a dict for each epoch and part, with `epoch`, `part` ('train' or 'valid'), `loss`, each metric."
+    "What a fit measured: for each epoch and part ('train' or 'valid') a dict of `epoch`, `part`, `loss`, each metric."
     def note(
         self,
         epoch:int, # the epoch, from 0 on

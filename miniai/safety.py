@@ -48,35 +48,39 @@ class NaNStopCB(Callback):
     def cleanup_fit(self, learn):
         if self.where and learn.epoch is not None: print(f'NaNStopCB: {self.where}')
 
-    def _search(self, learn)->str:
-        "The first that is to blame: weights, batch, a layer, or the loss function."
-        bad = next((k for k, p in learn.model.named_parameters() if not _finite(p)), None)
-        if bad: return f'{bad} was broken before it. By a step? Lower the rate, clip gradients, mind roots of zero.'
-        if not _finite(learn.batch): return f'the batch itself is not finite: {describe(learn.batch)}.'
-        if layer := self._first_layer(learn): return layer
-        targs = describe(getattr(learn, 'targs', None))
-        if _finite(learn.preds): return f'the loss function made it, or a term that was added. Targets: {targs}.'
-        return 'the predictions are broken; those of a second pass, with float32 and new random numbers, are not.'
+# %% ../nbs/25_safety.ipynb #f4b8913e
+@patch
+def _search(self:NaNStopCB, learn)->str:
+    "The first that is to blame: weights, batch, a layer, or the loss function."
+    bad = next((k for k, p in learn.model.named_parameters() if not _finite(p)), None)
+    if bad: return f'{bad} was broken before it. By a step? Lower the rate, clip gradients, mind roots of zero.'
+    if not _finite(learn.batch): return f'the batch itself is not finite: {describe(learn.batch)}.'
+    if layer := self._first_layer(learn): return layer
+    targs = describe(getattr(learn, 'targs', None))
+    if _finite(learn.preds): return f'the loss function made it, or a term that was added. Targets: {targs}.'
+    return 'the predictions are broken; those of a second pass, with float32 and new random numbers, are not.'
 
-    def _first_layer(self, learn)->str:
-        "Send the batch through again and watch the layers; '' if all outputs are finite. Leaves no trace."
-        found, preds, model = [], learn.preds, learn.model
-        def hook(name, layer, inp, out):
-            if not found and not _finite(out): found.append(self._blame(name, layer, inp))
-        with ExitStack() as stack, untouched(model), torch.no_grad(), torch.compiler.set_stance('force_eager'):
-            for name, layer in model.named_modules():
-                stack.callback(layer.register_forward_hook(partial(hook, name)).remove)
-            try: learn.predict()
-            finally: learn.preds = preds
-        return found[0] if found else ''
+@patch
+def _first_layer(self:NaNStopCB, learn)->str:
+    "Send the batch through again and watch the layers; '' if all outputs are finite. Leaves no trace."
+    found, preds, model = [], learn.preds, learn.model
+    def hook(name, layer, inp, out):
+        if not found and not _finite(out): found.append(self._blame(name, layer, inp))
+    with ExitStack() as stack, untouched(model), torch.no_grad(), torch.compiler.set_stance('force_eager'):
+        for name, layer in model.named_modules():
+            stack.callback(layer.register_forward_hook(partial(hook, name)).remove)
+        try: learn.predict()
+        finally: learn.preds = preds
+    return found[0] if found else ''
 
-    def _blame(self, name, layer, inp)->str:
-        "What to say of the first layer with a broken output."
-        who = f"{name or 'model'} ({type(layer).__name__})"
-        stats = [k for k, b in layer.named_buffers() if not _finite(b)]
-        if stats: return f"{who} made it, its {', '.join(stats)} being broken."
-        if _finite(inp): return f'{who} made it, from finite input {describe(inp[0] if len(inp)==1 else inp)}.'
-        return f'it came up between layers, before {who}, in the forward of what contains that.'
+@patch
+def _blame(self:NaNStopCB, name, layer, inp)->str:
+    "What to say of the first layer with a broken output."
+    who = f"{name or 'model'} ({type(layer).__name__})"
+    stats = [k for k, b in layer.named_buffers() if not _finite(b)]
+    if stats: return f"{who} made it, its {', '.join(stats)} being broken."
+    if _finite(inp): return f'{who} made it, from finite input {describe(inp[0] if len(inp)==1 else inp)}.'
+    return f'it came up between layers, before {who}, in the forward of what contains that.'
 
 # %% ../nbs/25_safety.ipynb #867a1cb5
 class WatchCB(Callback):
@@ -214,10 +218,12 @@ def _known(self:SaveBestCB, model)->tuple: # value and epoch
         with safe_open(self.path, 'pt') as f:
             meta = f.metadata() or {}
             shapes = {k: tuple(f.get_slice(k).get_shape()) for k in f.keys()}
-    except SafetensorError as e: raise ValueError(f'SaveBestCB: {self.path} is no whole safetensors file ({e}). {other}') from e
+    except SafetensorError as e:
+        raise ValueError(f'SaveBestCB: {self.path} is no whole safetensors file ({e}). {other}') from e
     if self.name not in meta: raise ValueError(f'SaveBestCB: {self.path} is there, and knows no {self.name}. {other}')
     state = {k: tuple(v.shape) for k, v in model.state_dict().items()}
-    if not shapes.items()<=state.items(): raise ValueError(f'SaveBestCB: {self.path} holds another kind of model. {other}')
+    if not shapes.items()<=state.items():
+        raise ValueError(f'SaveBestCB: {self.path} holds another kind of model. {other}')
     return float(meta[self.name]), int(meta['epoch'])
 
 # %% ../nbs/25_safety.ipynb #f599c805

@@ -69,6 +69,7 @@ _advice = dict(
     step='is spent in the optimizer: try a larger batch, or an optimizer with fused=True.',
     callbacks='is spent in callbacks: leave them out one by one to see which.')
 
+# %% ../nbs/24_speed.ipynb #9511a1ff
 def _clock_for(model):
     "Events of the GPU if the model is there."
     p = next(model.parameters(), None)
@@ -166,7 +167,7 @@ class CUDAClock(CPUClock):
         event=None, # class of events, None for `torch.cuda.Event`
     ): self.stream, self.event = stream, event or torch.cuda.Event
 
-    def now(self):
+    def now(self): # an event
         "Put an event into the queue, and do not wait."
         event = self.event(enable_timing=True)
         event.record(self.stream)
