@@ -22,5 +22,5 @@ from .speed import CompileCB, TimeCB
 
 _all_ = ['BaseSchedCB', 'BatchSchedCB', 'BatchTransformCB', 'Callback', 'CapturePreds', 'CompileCB', 'DeviceCB',
          'EMACB', 'EarlyStopCB', 'EpochSchedCB', 'GradAccumCB', 'GradClipCB', 'HasLearnCB', 'LRFinderCB', 'LossTermCB',
-         'MetricsCB', 'MixedPrecision', 'MixedPrecisionCB', 'NaNStopCB', 'OneCycleCB', 'Order', 'ProgressCB', 'ReconstructCB',
-         'RecorderCB', 'SaveBestCB', 'SingleBatchCB', 'TimeCB', 'TrainCB', 'WatchCB', 'current_lr']
+         'MetricsCB', 'MixedPrecision', 'MixedPrecisionCB', 'NaNStopCB', 'OneCycleCB', 'Order', 'ProgressCB',
+         'ReconstructCB', 'RecorderCB', 'SaveBestCB', 'SingleBatchCB', 'TimeCB', 'TrainCB', 'WatchCB', 'current_lr']

@@ -200,6 +200,7 @@ class SaveBestCB(WatchCB):
         if self.at_end and self.trained and self.value is not None: self.restore(learn)
         super().cleanup_fit(learn)
 
+# %% ../nbs/25_safety.ipynb #8142bb87
 @patch
 def restore(
     self:SaveBestCB,
