@@ -120,21 +120,25 @@ class WatchCB(Callback):
             self.value, self.epoch, self.waited = new, learn.epoch, 0
         else: self.waited += 1
 
-    def _is_better(self, new)->bool:
-        if self.value is None or not math.isfinite(new): return math.isfinite(new)
-        return (self.value-new if self.best is min else new-self.value) > self.min_delta
-
-    def improved(
-        self,
-        learn, # the learner
-        value:float, # the new best number
-    )->None:
-        "Called at each new best; for subclasses."
-
-    def after_fit(self, learn):
-        if learn.training: warn(f'{type(self).__name__}: this fit had no validation, so there was nothing to watch.')
-
     def cleanup_fit(self, learn): self.trained = False
+
+# %% ../nbs/25_safety.ipynb #e1d96240
+@patch
+def _is_better(self:WatchCB, new)->bool:
+    if self.value is None or not math.isfinite(new): return math.isfinite(new)
+    return (self.value-new if self.best is min else new-self.value) > self.min_delta
+
+@patch
+def improved(
+    self:WatchCB,
+    learn, # the learner
+    value:float, # the new best number
+)->None:
+    "Called at each new best; for subclasses."
+
+@patch
+def after_fit(self:WatchCB, learn):
+    if learn.training: warn(f'{type(self).__name__}: this fit had no validation, so there was nothing to watch.')
 
 # %% ../nbs/25_safety.ipynb #75c17658
 class EarlyStopCB(WatchCB):
