@@ -120,6 +120,13 @@ class WatchCB(Callback):
             self.value, self.epoch, self.waited = new, learn.epoch, 0
         else: self.waited += 1
 
+    def improved(
+        self,
+        learn, # the learner
+        value:float, # the new best number
+    )->None:
+        "Called at each new best; for subclasses."
+
     def cleanup_fit(self, learn): self.trained = False
 
 # %% ../nbs/25_safety.ipynb #e1d96240
@@ -127,14 +134,6 @@ class WatchCB(Callback):
 def _is_better(self:WatchCB, new)->bool:
     if self.value is None or not math.isfinite(new): return math.isfinite(new)
     return (self.value-new if self.best is min else new-self.value) > self.min_delta
-
-@patch
-def improved(
-    self:WatchCB,
-    learn, # the learner
-    value:float, # the new best number
-)->None:
-    "Called at each new best; for subclasses."
 
 @patch
 def after_fit(self:WatchCB, learn):
