@@ -81,7 +81,7 @@ def _strips(
     lines = _lines(x)
     if ph or pw: lines = F.pad(lines, (0, 0, pw, pw, 0, 0, ph, ph))                        # [H+2ph,C,W+2pw,N]
     windows = lines.unfold(2, kw, stride[1]).permute(0, 1, 4, 2, 3)                        # [H+2ph,C,kw,ow,N]
-    return windows.flatten(3).flatten(1, 2)                                                # the copy
+    return windows.contiguous().flatten(3).flatten(1, 2)                                   # the copy
 
 def _blocks(
     strips:torch.Tensor, # [H+2ph,C·kw,ow·N]
