@@ -52,13 +52,13 @@ def conv_out_size(
 
     `ValueError` if no window fits, `TypeError` if a size is no whole number. Source: Dumoulin & Visin,
     arXiv:1603.07285, sections 2 and 5.1."""
-    args = dict(n=n, ks=ks, stride=stride, padding=padding, dilation=dilation)
-    n, ks, stride, padding, dilation = (check_int(who, k, v, lo=int(k!='padding')) for k, v in args.items())
+    for name, o in dict(n=n, ks=ks, stride=stride, dilation=dilation).items(): check_int(who, name, o)
+    check_int(who, 'padding', padding, lo=0)
     span, room = dilation*(ks-1) + 1, n + 2*padding
     if span>room:
         raise ValueError(f'{who}: the kernel spans {span} pixels (ks={ks}, dilation={dilation}), the padded image has '
                          f'only {room} ({n} + 2·{padding}). Use padding={ks//2*dilation} or a smaller kernel.')
-    return (room-span)//stride + 1
+    return int((room-span)//stride + 1)
 
 # %% ../nbs/10_convolutions.ipynb #4502d21a
 def check_pair(
@@ -134,8 +134,8 @@ def _channel_fix(
     ni:int, # channels that the kernels take
 )->str:
     "What to do about images with a wrong number of channels."
-    c, h = size[1:3]
-    w = size[3]
+    c = size[1]
+    h, w = size[2:]
     swapped = w==ni and c not in (1, 3) and (c==h or ni<min(c, h))         # [N,H,W,C] of a square, or of a few channels
     if swapped: return 'The channels seem to come last: x.permute(0, 3, 1, 2).'
     if ni==1: return f'Build the first layer with ni={c}, or grey the images: x.mean(1, keepdim=True).'
@@ -165,8 +165,8 @@ def _fits(x, weight, bias, groups)->bool:
     if not (isinstance(x, torch.Tensor) and isinstance(weight, torch.Tensor) and type(groups) is int and groups>0):
         return False
     if x.ndim!=4 or weight.ndim!=4 or x.dtype is not weight.dtype or x.device!=weight.device: return False
-    nf, ni = weight.shape[:2]
-    if not (x.shape[1]==ni*groups and nf%groups==0 and x.is_floating_point() and weight.numel()): return False
+    nf = weight.shape[0]
+    if x.shape[1]!=weight.shape[1]*groups or nf%groups or not weight.numel() or not x.is_floating_point(): return False
     if bias is None: return True
     return isinstance(bias, torch.Tensor) and bias.shape==(nf,) and bias.dtype is x.dtype and bias.device==x.device
 
@@ -209,20 +209,19 @@ def conv2d_loop(
 )->torch.Tensor: # feature maps [N,nf,oh,ow]
     "`F.conv2d` to be read, not to be waited for; errors as in `check_conv`. Goodfellow et al. 2016, section 9.1."
     args = check_conv('conv2d_loop', x, weight, bias, stride, padding, dilation, groups)
-    sh, sw = args[0]                                                  # stride
-    ph, pw = args[1]                                                  # padding
-    dh, dw = args[2]                                                  # dilation
-    oh, ow = args[3]                                                  # size of a feature map
-    nf, ni, kh, kw = weight.shape
-    x = F.pad(x, (pw, pw, ph, ph))                                    # [N,C,H+2ph,W+2pw]
-    res = x.new_zeros(len(x), nf, oh, ow)
+    stride, padding = args[:2]
+    dilation, size = args[2:]
+    nf, ni = weight.shape[:2]
+    x = F.pad(x, (padding[1], padding[1], padding[0], padding[0]))    # [N,C,H+2ph,W+2pw]
+    span = [d*(k-1) + 1 for d, k in zip(dilation, weight.shape[2:])]  # pixels from the first weight to the last
+    res = x.new_zeros(len(x), nf, *size)
     for f in range(nf):
         c = f//(nf//groups)*ni                                        # the first channel of this kernel's group
-        for i in range(oh):
-            for j in range(ow):
-                top, left = i*sh, j*sw
-                window = x[:, c:c+ni, top:top+dh*(kh-1)+1:dh, left:left+dw*(kw-1)+1:dw]    # [N,ni,kh,kw]
-                res[:,f,i,j] = (window*weight[f]).sum((1, 2, 3))      # [N]
+        for i in range(size[0]):
+            rows = slice(i*stride[0], i*stride[0] + span[0], dilation[0])
+            for j in range(size[1]):
+                cols = slice(j*stride[1], j*stride[1] + span[1], dilation[1])
+                res[:,f,i,j] = (x[:,c:c+ni,rows,cols]*weight[f]).sum((1, 2, 3))    # [N,ni,kh,kw] → [N]
     return res if bias is None else res + bias[:,None,None]
 
 # %% ../nbs/10_convolutions.ipynb #42bc2b15
@@ -276,7 +275,8 @@ def conv(
     layer=nn.Conv2d, # class of the convolution, called as `nn.Conv2d` is
 )->nn.Module: # [N,ni,H,W] → [N,nf,⌈H/stride⌉,⌈W/stride⌉] for odd `ks`
     "Convolution, norm, activation; a bare convolution if it stands alone. `TypeError`, `ValueError` for bad arguments."
-    ni, nf, ks, stride = (check_int('conv', k, v) for k, v in dict(ni=ni, nf=nf, ks=ks, stride=stride).items())
+    ni, nf = check_int('conv', 'ni', ni), check_int('conv', 'nf', nf)
+    ks, stride = check_int('conv', 'ks', ks), check_int('conv', 'stride', stride)
     made = None if norm is None or norm is False else _make('norm', norm, nf)
     bias = needs_bias(made) if bias is None else bool(bias)
     layers = [_make('layer', layer, ni, nf, ks, stride, padding=ks//2, bias=bias)]

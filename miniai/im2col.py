@@ -37,7 +37,8 @@ def _geometry(
     odd:tuple=(0, 0), # how many zeros less there are above and on the left
 )->_Geometry:
     "Work it out once for each set of numbers; `ValueError` if no window fits, and that is not kept."
-    n, c, h, w = size
+    n, c = size[:2]
+    h, w = size[2:]
     grid = [conv_out_size(*o, who) for o in zip((h, w), ks, stride, back, dilation)]      # rows and columns of windows
     oh, ow = (o-less for o, less in zip(grid, odd))
     pads = back[1]-odd[1], back[1], back[0]-odd[0], back[0]
@@ -177,11 +178,11 @@ def conv2d(
     "`F.conv2d` as one matrix product; errors as in `check_conv`. Chellapilla, Puri, Simard 2006."
     check_operands('conv2d', x, weight, bias, groups)
     geo = _fit('conv2d', x.shape, weight.shape[2:], stride, padding, dilation)
-    cols, (n, k, l) = _columns(x, geo), geo.cols
+    cols, n = _columns(x, geo), x.shape[0]
     nf, weight = weight.shape[0], weight.flatten(1)                                 # [nf,K/groups]
     bias = None if bias is None else bias.unsqueeze(1)                            # [nf,1]
     if groups>1:
-        cols = cols.view(n*groups, k//groups, l)
+        cols = cols.view(n*groups, weight.shape[1], geo.cols[2])
         weight, bias = (None if o is None else o.unflatten(0, (groups, -1)).repeat(n, 1, 1) for o in (weight, bias))
     weight = weight.expand(n*groups, -1, -1)                                      # [N·groups,nf/groups,K/groups]
     res = torch.bmm(weight, cols) if bias is None else torch.baddbmm(bias, weight, cols)

@@ -81,7 +81,7 @@ def _strips(
     lines = _lines(x)
     if ph or pw: lines = F.pad(lines, (0, 0, pw, pw, 0, 0, ph, ph))                        # [H+2ph,C,W+2pw,N]
     windows = lines.unfold(2, kw, stride[1]).permute(0, 1, 4, 2, 3)                        # [H+2ph,C,kw,ow,N]
-    return windows.flatten(3).flatten(1, 2)                                                # one of them copies
+    return windows.contiguous().flatten(3).flatten(1, 2)                                   # the copy
 
 def _blocks(
     strips:torch.Tensor, # [H+2ph,C·kw,ow·N]
@@ -98,13 +98,12 @@ def _flat_kernels(weight): return weight.transpose(1, 2).flatten(1)             
 def _grad_weight(
     rows:torch.Tensor, # the gradient that arrives, [oh,nf,ow·N]
     strips:torch.Tensor, # kept from the way there
-    size:tuple, # of the weight, [nf,C,kh,kw]
+    weight:torch.Tensor, # [nf,C,kh,kw]
     stride:tuple, # (rows, columns)
 )->torch.Tensor: # [nf,C,kh,kw]
     "A product for each row of the result; the sum over the batch is part of it."
-    nf, c, kh, kw = size
-    dw = rows.bmm(_blocks(strips, kh, stride[0]).mT).sum(0)                                # [nf,kh·C·kw]
-    return dw.view(nf, kh, c, kw).transpose(1, 2)
+    dw = rows.bmm(_blocks(strips, weight.shape[2], stride[0]).mT).sum(0)                   # [nf,kh·C·kw]
+    return dw.view(weight.transpose(1, 2).shape).transpose(1, 2)
 
 def _grad_images(
     rows:torch.Tensor, # the gradient that arrives, [oh,nf,ow·N]
@@ -114,13 +113,13 @@ def _grad_images(
     padding:tuple, # (rows, columns)
 )->torch.Tensor: # [N,C,H,W]
     "Products added to strips, and strips to images."
-    c = weight.shape[1]
     kh, kw = weight.shape[2:]
+    lines = weight.shape[1]*kw                                                             # in a strip
     kernels = _flat_kernels(weight).t().expand(len(rows), -1, -1)                          # [oh,kh·C·kw,nf]
-    strips = rows.new_zeros(size[2] + 2*padding[0], c*kw, rows.shape[2])
+    strips = rows.new_zeros(size[2] + 2*padding[0], lines, rows.shape[2])
     blocks = _blocks(strips, kh, stride[0])
     for u in range(0, kh, stride[0]):                      # rows of the kernel less than a stride apart never meet
-        part = slice(u*c*kw, (u+stride[0])*c*kw)
+        part = slice(u*lines, (u+stride[0])*lines)
         blocks[:,part].baddbmm_(kernels[:,part], rows)
     return _unstrip(strips, size, kw, stride, padding)
 
@@ -133,7 +132,8 @@ def _unstrip(
     padding:tuple, # (rows, columns)
 )->torch.Tensor: # images [N,C,H,W], the batch innermost
     "The adjoint of `_strips`: each number is added to the pixel that it came from."
-    n, c, h, w = size
+    n, c = size[:2]
+    h, w = size[2:]
     ph, pw = padding
     res = strips.new_zeros(h + 2*ph, c, w + 2*pw, n)
     windows = res.unfold(2, kw, stride[1])                                                 # [H+2ph,C,ow,N,kw]
@@ -150,12 +150,11 @@ class _ThinConv2d(Function):
     "One product for each row of the result; on the way back, for the weights and for the images too."
     @staticmethod
     def forward(ctx, x, weight, bias, stride, padding, grid):
-        nf = len(weight)
         kh, kw = weight.shape[2:]
         strips = _strips(x, kw, stride, padding)
         ctx.stride, ctx.padding = stride, padding
         ctx.save_for_backward(x, weight, strips if ctx.needs_input_grad[1] else None)
-        res = _empty(x, len(x), nf, *grid)
+        res = _empty(x, len(x), len(weight), *grid)
         rows = _lines(res).flatten(2)                                                      # [oh,nf,ow·N]
         factors = _flat_kernels(weight).expand(len(rows), -1, -1), _blocks(strips, kh, stride[0])
         if bias is None: torch.bmm(*factors, out=rows)
@@ -172,7 +171,7 @@ class _ThinConv2d(Function):
             return *grads, None, None, None
         rows = _lines(g).flatten(2)                                                        # [oh,nf,ow·N]
         dx = _grad_images(rows, x.shape, weight, ctx.stride, ctx.padding) if needs[0] else None
-        dw = _grad_weight(rows, strips, weight.shape, ctx.stride) if needs[1] else None
+        dw = _grad_weight(rows, strips, weight, ctx.stride) if needs[1] else None
         return dx, dw, rows.sum((0, 2)) if needs[2] else None, None, None, None
 
 # %% ../nbs/12_layout.ipynb #0927021d
@@ -188,8 +187,8 @@ def thin_conv2d(
     Gradients of gradients work; the transforms of `torch.func` and forward-mode differentiation do not."""
     if isinstance(x, torch.Tensor) and torch.is_autocast_enabled(x.device.type):        # dtypes may differ there
         return batch_last(F.conv2d(x, weight, bias, stride, padding))
-    stride, padding, _, grid = check_conv('thin_conv2d', x, weight, bias, stride, padding)
-    return _ThinConv2d.apply(x, weight, bias, stride, padding, grid)
+    args = check_conv('thin_conv2d', x, weight, bias, stride, padding)
+    return _ThinConv2d.apply(x, weight, bias, *args[:2], args[3])                  # stride, padding, size of the result
 
 # %% ../nbs/12_layout.ipynb #31a29675
 class ThinConv2d(nn.Conv2d):
@@ -208,7 +207,8 @@ def _phases(
     shift:bool, # do the lower phases begin one row later, the right ones one column?
 )->torch.Tensor: # [h,2,C,w,2,N]; h-1 and w-1 if shifted
     "A view: the rows and columns of each phase, in the order of the result."
-    n, c, h, w = y.shape
+    n, c = y.shape[:2]
+    h, w = y.shape[2:]
     y = _lines(y).view(h, c//4, 2, 2, w, n)
     if not shift: return y.permute(0, 2, 1, 4, 3, 5)
     y = y.unfold(0, 2, 1).diagonal(0, 2, -1)            # phase i from the i-th of two rows: [h-1,C,2,w,N,2]
@@ -218,7 +218,8 @@ def _phases(
 def _woven(
     x:torch.Tensor, # [N,C,2h,2w], the batch innermost
 )->torch.Tensor: # [h,2,C,w,2,N], a view
-    n, c, h, w = x.shape
+    n, c = x.shape[:2]
+    h, w = x.shape[2:]
     return _lines(x).view(h//2, 2, c, w//2, 2, n)
 
 class _Weave(Function):
@@ -226,8 +227,9 @@ class _Weave(Function):
     @staticmethod
     def forward(ctx, y, shift):
         ctx.size, ctx.shift = y.shape, shift
-        n, c, h, w = y.shape
-        res = _empty(y, n, c//4, 2*(h-shift), 2*(w-shift))
+        n, c = y.shape[:2]
+        h, w = (2*(o-shift) for o in y.shape[2:])
+        res = _empty(y, n, c//4, h, w)
         _woven(res).copy_(_phases(y, shift))
         return res
     @staticmethod

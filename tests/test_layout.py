@@ -181,6 +181,11 @@ def test_gaps_between_rows_are_no_reason_to_transpose():
     four = batch_last(F.pad(make(3, 8, 4, 4), (1,)*4))[:,:,1:-1,1:-1]
     assert torch.equal(shuffle_batch_last(four), F.pixel_shuffle(four, 2))
 
+def test_strips_are_copied_once():
+    for size, kw, stride in (((8, 1, 9, 9), 3, (1, 1)), ((8, 2, 9, 9), 3, (1, 1)), ((8, 1, 9, 9), 3, (2, 2))):
+        strips = M._strips(batch_last(make(*size)), kw, stride, (1, 1))
+        assert strips.is_contiguous() and M._blocks(strips, 3, stride[0]).data_ptr()==strips.data_ptr()      # no overlap, no second copy
+
 # --- the shuffle
 def woven(y, shift):
     "Pixel by pixel: what `shuffle_batch_last` should give."
