@@ -21,6 +21,7 @@ from .sgd import (BaseSchedCB, BatchSchedCB, EpochSchedCB, GradAccumCB, GradClip
 from .speed import CompileCB, TimeCB
 
 _all_ = ['BaseSchedCB', 'BatchSchedCB', 'BatchTransformCB', 'Callback', 'CapturePreds', 'CompileCB', 'DeviceCB',
-         'EMACB', 'EarlyStopCB', 'EpochSchedCB', 'GradAccumCB', 'GradClipCB', 'HasLearnCB', 'LRFinderCB', 'LossTermCB',
-         'MetricsCB', 'MixedPrecision', 'MixedPrecisionCB', 'NaNStopCB', 'OneCycleCB', 'Order', 'ProgressCB',
-         'ReconstructCB', 'RecorderCB', 'SaveBestCB', 'SingleBatchCB', 'TimeCB', 'TrainCB', 'WatchCB', 'current_lr']
+         'EMACB', 'EarlyStopCB', 'EpochSchedCB', 'GradAccumCB', 'GradClipCB', 'HasLearnCB', 'LRFinderCB',
+         'LossTermCB', 'MetricsCB', 'MixedPrecision', 'MixedPrecisionCB', 'NaNStopCB', 'OneCycleCB',
+         'Order', 'ProgressCB', 'ReconstructCB', 'RecorderCB', 'SaveBestCB', 'SingleBatchCB', 'TimeCB',
+         'TrainCB', 'WatchCB', 'current_lr']

@@ -45,9 +45,7 @@ class Metric:
         self.vals.append(val.detach())
         self.ns.append(n)
 
-    def __repr__(self): return f"{type(self).__name__}({self.value if self.vals else 'empty'})"
-
-# %% ../nbs/20_metrics.ipynb #4ee8bfdf
+# %% ../nbs/20_metrics.ipynb #e1f79d65
 @patch
 def pending(self:Metric)->torch.Tensor: # [batches], on the device
     "All values so far, nothing waited for; `ValueError` if there are none."
@@ -82,6 +80,9 @@ def update(
 def compute(self:Metric)->float:
     "`value`, under the name that torchmetrics and torcheval use."
     return self.value
+
+@patch
+def __repr__(self:Metric): return f"{type(self).__name__}({self.value if self.vals else 'empty'})"
 
 # %% ../nbs/20_metrics.ipynb #43a75e19
 class Mean(Metric):
@@ -210,7 +211,7 @@ class Together:
 
 # %% ../nbs/20_metrics.ipynb #cca2db0a
 class History(list):
-    "What a fit measured: for each epoch and part ('train' or 'valid') a dict of `epoch`, `part`, `loss`, each metric."
+    "What a fit measured: a dict for each epoch and part; `epoch`, `part` ('train' or 'valid'), `loss`, each metric."
     def note(
         self,
         epoch:int, # the epoch, from 0 on

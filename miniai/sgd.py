@@ -82,7 +82,7 @@ def current_lr(
 
 # %% ../nbs/32_sgd.ipynb #5575cb37
 class BaseSchedCB(Callback):
-    "Base of those that keep a torch scheduler, `schedo`, for a fit; then the optimizer has its own settings back."
+    "Keep a torch scheduler, `schedo`, for a fit; afterwards the optimizer has its own settings back. A base class."
     order, in_lr_find = Order.schedule, False
     schedo, groups = None, ()
     def __init__(
@@ -95,8 +95,8 @@ class BaseSchedCB(Callback):
 
     def before_fit(self, learn):
         self.schedo, self.groups = None, ()
-        groups = getattr(learn.opt, 'param_groups', ())
-        self.groups = [{k: v for k, v in g.items() if k!='params'} for g in groups]
+        if learn.opt is None: return
+        self.groups = [{k: v for k, v in g.items() if k!='params'} for g in learn.opt.param_groups]
 
     def before_epoch(self, learn):
         "The first epoch that trains makes the scheduler; a fit that only judges needs none."
@@ -191,7 +191,7 @@ class GradAccumCB(Callback):
         if not learn.training: return
         if all(p.grad is None for p in learn.model.parameters()): self.sizes = []      # somebody has dropped them
         self.size = batch_size(learn.batch)
-        weight = self.size/self.sizes[0] if self.sizes else 1        # each item counts once, however large its batch
+        weight = self.size/self.sizes[0] if self.sizes else 1       # each item counts once, however large its batch
         if weight!=1 and learn.loss.requires_grad: learn.loss.register_hook(lambda g: g*weight)
 
     def after_backward(self, learn):

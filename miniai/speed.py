@@ -69,12 +69,12 @@ _advice = dict(
     step='is spent in the optimizer: try a larger batch, or an optimizer with fused=True.',
     callbacks='is spent in callbacks: leave them out one by one to see which.')
 
-# %% ../nbs/24_speed.ipynb #9511a1ff
 def _clock_for(model):
     "Events of the GPU if the model is there."
     p = next(model.parameters(), None)
     return CUDAClock(stream=torch.cuda.current_stream(p.device)) if p is not None and p.is_cuda else CPUClock()
 
+# %% ../nbs/24_speed.ipynb #56b8a3f1
 class TimeCB(Callback):
     """Where the epochs of a fit spend their time: `seconds` of each part of 'train' and 'valid', a table, and advice.
 

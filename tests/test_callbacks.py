@@ -1,6 +1,7 @@
 "Schedules, records, gradients, batches and predictions: what each batch really used, and what is refused."
 import random, warnings
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,11 +13,10 @@ from torch.utils.data import DataLoader, IterableDataset
 import miniai.callbacks as M
 from conftest import At
 from miniai.callbacks import (BatchSchedCB, BatchTransformCB, CapturePreds, EMACB, EpochSchedCB, GradAccumCB, GradClipCB, MixedPrecisionCB,
-                              OneCycleCB,
-                              RecorderCB, current_lr)
+                              OneCycleCB, RecorderCB, current_lr)
 from miniai.core import set_seed
 from miniai.datasets import inplace
-from miniai.events import event_names
+from miniai.events import event_names, Order, run_cbs, with_cbs
 from miniai.learner import (Callback, CancelBatchException, CancelEpochException, CancelFitException, CancelStepException, DeviceCB,
                             Learner, MetricsCB, MomentumLearner, ReconstructCB, TrainCB)
 
@@ -347,6 +347,126 @@ def test_a_broken_pass_leaves_what_there_was():
     learn.look()
     learn.lr_find()
     assert cp.all_preds is preds
+
+# --- learners of other people: the attributes of the course, and no more
+class CourseLearner:
+    "A loop like that of the fast.ai course: no targs, loader, history, handlers."
+    def __init__(self, model, dls, loss_func, lr=0.1, cbs=(), opt_func=optim.SGD):
+        self.model, self.dls, self.loss_func = model, dls, loss_func
+        self.lr, self.cbs, self.opt_func = lr, list(cbs), opt_func
+    @with_cbs('batch')
+    def _one_batch(self):
+        self.callback('predict')
+        self.callback('after_predict')
+        self.callback('get_loss')
+        self.callback('after_loss')
+        if not self.training: return
+        try:
+            self.callback('backward')
+            self.callback('after_backward')
+            self.callback('step')
+            self.callback('after_step')
+            self.callback('zero_grad')
+        except CancelStepException: pass
+    @with_cbs('epoch')
+    def _one_epoch(self):
+        for self.iter, self.batch in enumerate(self.dl): self._one_batch()
+    def one_epoch(self, training):
+        self.model.train(training)
+        self.dl = self.dls.train if training else self.dls.valid
+        with torch.set_grad_enabled(training): self._one_epoch()
+    @property
+    def training(self): return self.model.training
+    @with_cbs('fit')
+    def _fit(self):
+        for self.epoch in self.epochs:
+            self.one_epoch(True)
+            self.one_epoch(False)
+    def fit(self, n_epochs=1):
+        self.n_epochs, self.epochs = n_epochs, range(n_epochs)
+        self.opt = self.opt_func(self.model.parameters(), self.lr)
+        self._fit()
+    def callback(self, nm): run_cbs(self.cbs, nm, self)
+
+def course(*cbs, n_epochs=2):
+    set_seed(0)
+    dl = list(zip(X.split(5), Y.split(5)))
+    learn = CourseLearner(nn.Linear(3, 2), SimpleNamespace(train=dl, valid=dl), F.cross_entropy, cbs=[*cbs],
+                          opt_func=partial(optim.SGD, momentum=0.9))
+    learn.fit(n_epochs)
+    return learn
+
+alone = dict(
+    TrainCB=lambda path: [], DeviceCB=lambda path: [M.DeviceCB('cpu')], MetricsCB=lambda path: [MetricsCB(acc=lambda p, t: (p.argmax(1)==t).float().mean())],
+    ProgressCB=lambda path: [MetricsCB(), M.ProgressCB()], SingleBatchCB=lambda path: [M.SingleBatchCB()], LRFinderCB=lambda path: [M.LRFinderCB()],
+    LossTermCB=lambda path: [M.LossTermCB(lambda learn: learn.preds.square().mean())], NaNStopCB=lambda path: [M.NaNStopCB()],
+    WatchCB=lambda path: [MetricsCB(), M.WatchCB()], EarlyStopCB=lambda path: [MetricsCB(), M.EarlyStopCB(1)],
+    SaveBestCB=lambda path: [MetricsCB(), M.SaveBestCB(path/'best.safetensors', restore=True)], EMACB=lambda path: [EMACB()],
+    HasLearnCB=lambda path: [M.HasLearnCB()], RecorderCB=lambda path: [RecorderCB(lr=lambda cb: cb.pg['lr'], loss=lambda learn: learn.loss)],
+    BatchSchedCB=lambda path: [BatchSchedCB(partial(ExponentialLR, gamma=0.9))], EpochSchedCB=lambda path: [EpochSchedCB(partial(StepLR, step_size=1))],
+    OneCycleCB=lambda path: [OneCycleCB()], GradClipCB=lambda path: [GradClipCB()], GradAccumCB=lambda path: [GradAccumCB(2)],
+    BatchTransformCB=lambda path: [BatchTransformCB(lambda b: (-b[0], b[1]))], CapturePreds=lambda path: [CapturePreds()],
+    ReconstructCB=None)
+need_around = dict(TimeCB=lambda: M.TimeCB(), MixedPrecisionCB=lambda: MixedPrecisionCB(), MixedPrecision=lambda: M.MixedPrecision(),
+                   CompileCB=lambda: M.CompileCB(backend='eager'))
+
+def test_every_callback_is_tried_with_a_foreign_learner():
+    classes = {k for k in M.__all__ if isinstance(getattr(M, k), type) and issubclass(getattr(M, k), Callback)}
+    assert classes - {'Callback', 'BaseSchedCB'} == {*alone, *need_around}
+
+@pytest.mark.parametrize('name', [k for k, v in alone.items() if v])
+def test_callbacks_serve_a_foreign_learner(name, tmp_path):
+    cbs = alone[name](tmp_path)
+    learn = course(TrainCB(), *cbs)
+    assert not hasattr(learn, 'handlers')
+    if 'Sched' in name or name=='OneCycleCB': assert settings(learn)==settings(course(TrainCB()))          # settings are given back
+    if name=='MetricsCB': assert [(r['epoch'], r['part']) for r in cbs[0].history]==[(i, p) for i in (0, 1) for p in ('train', 'valid')]
+    if name=='CapturePreds': assert torch.equal(cbs[0].all_targs, Y) and torch.equal(cbs[0].all_inps, X)
+    if name=='SaveBestCB': assert (tmp_path/'best.safetensors').exists()
+    if name=='RecorderCB': assert len(cbs[0].recs['lr'])==6
+
+def test_a_foreign_learner_reconstructs():
+    set_seed(0)
+    dl = [X, X]
+    learn = CourseLearner(nn.Linear(3, 3), SimpleNamespace(train=dl, valid=dl), F.mse_loss, cbs=[ReconstructCB(), MetricsCB()])
+    learn.fit(1)
+    assert learn.loss>0
+
+@pytest.mark.parametrize('name', need_around)
+def test_who_needs_handlers_says_so(name):
+    usual = [] if name=='MixedPrecision' else [TrainCB()]
+    with pytest.raises(TypeError, match=f'{name} needs to come around other callbacks, and CourseLearner has no handlers'):
+        course(*usual, need_around[name]())
+    assert not torch.is_autocast_enabled('cpu')
+
+def test_schedules_of_a_foreign_learner_are_those_of_torch():
+    rec = RecorderCB(lr=lambda cb: cb.pg['lr'])
+    course(TrainCB(), OneCycleCB(), rec)
+    assert rec.recs['lr']==pytest.approx(rates(lambda opt: OneCycleLR(opt, 0.1, total_steps=6, pct_start=0.25), 6))
+
+# --- a generator of fresh batches, groups, scaling
+def test_a_scaler_and_groups_make_the_steps_of_one_big_batch():
+    batches = [(torch.randn(k, 3), torch.randint(0, 2, (k,))) for k in (4, 4, 2, 3, 4, 1, 2)]
+    def half(): return MixedPrecisionCB(torch.float16, scaler=torch.amp.GradScaler('cpu', init_scale=1024., growth_interval=10**6))
+    def run(bs, *cbs):
+        set_seed(0)
+        learn = Learner(nn.Linear(3, 2), (bs, None), F.cross_entropy, 0.1, [TrainCB(), *cbs], partial(optim.SGD, momentum=0.9))
+        learn.fit(3)
+        return weights(learn)
+    exact = run(joined(batches, 3), GradClipCB(0.3))
+    assert torch.allclose(run(batches, half(), GradAccumCB(3), GradClipCB(0.3)), exact, atol=2e-3)
+
+def test_a_skipped_step_of_a_group_leaves_no_trace():
+    "The scaler drops a group that has overflowed; the next group counts only its own items."
+    batches = [(torch.randn(k, 3, dtype=torch.float64), torch.randint(0, 2, (k,))) for k in (4, 2, 3, 1, 2, 5)]
+    class DropCB(Callback):
+        order = Order.half
+        def after_backward(self, learn):
+            if learn.iter!=1: return
+            learn.opt.zero_grad()
+            raise CancelStepException()
+    got = train(batches, GradAccumCB(2), DropCB(), n_epochs=1)
+    assert torch.allclose(weights(got), weights(train(joined(batches[2:], 2), n_epochs=1)), atol=1e-9)
 
 def test_all_callbacks_are_found_in_one_place():
     for o in ('EarlyStopCB', 'EMACB', 'NaNStopCB', 'SaveBestCB', 'WatchCB', 'TimeCB', 'MixedPrecisionCB', 'CompileCB'):

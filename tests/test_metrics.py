@@ -1,11 +1,14 @@
 "Metrics equal a computation over all data at once, however it is cut, on any dtype; bad input is told."
 import math
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
-from miniai.metrics import PSNR, Accuracy, FuncMetric, Mean, Metric, MSE, TopK
+from miniai.learner import Learner, MetricsCB, TrainCB
+from miniai.metrics import PSNR, Accuracy, FuncMetric, History, Mean, Metric, MSE, Together, TopK
 
 G = torch.Generator().manual_seed(0)
 logits, labels = torch.randn(97, 7, generator=G), torch.randint(0, 7, (97,), generator=G)
@@ -72,3 +75,67 @@ def test_course_style_subclass():
     m.add(torch.tensor([0, 1, 2, 0, 1, 2]), torch.tensor([0, 1, 1, 2, 1, 0]), n=6)
     m.add(torch.tensor([1, 1, 2, 0, 1]), torch.tensor([0, 1, 1, 2, 1]), n=5)
     assert m.value==pytest.approx(5/11)
+
+# --- many batches together
+class Refills:
+    "A loader that fills the same NumPy memory for each batch, as some do."
+    def __init__(self, x, y, bs): self.x, self.y, self.bs = x, y, bs
+    def __iter__(self):
+        xb, yb = np.empty((self.bs, *self.x.shape[1:]), np.float32), np.empty(self.bs, np.int64)
+        for i in range(0, len(self.x), self.bs):
+            n = len(self.x[i:i+self.bs])
+            xb[:n], yb[:n] = self.x[i:i+self.bs], self.y[i:i+self.bs]
+            yield torch.from_numpy(xb)[:n], torch.from_numpy(yb)[:n]
+        xb[:], yb[:] = np.nan, -1
+
+@pytest.mark.parametrize('bs', [1, 5, 97])
+def test_memory_that_is_filled_again_does_no_harm(bs):
+    dl = Refills(logits.numpy(), labels.numpy(), bs)
+    metrics = MetricsCB(acc=Accuracy(), top=TopK(3), verbose=False)
+    learn = Learner(nn.Identity(), (dl, dl), F.cross_entropy, cbs=[TrainCB(), metrics], opt_func=None)
+    learn.fit(1, train=False)
+    row = learn.history[-1]
+    assert row['acc']==pytest.approx((logits.argmax(1)==labels).double().mean().item())
+    assert row['top']==pytest.approx((logits.topk(3).indices==labels[:,None]).any(1).double().mean().item())
+    assert row['loss']==pytest.approx(F.cross_entropy(logits, labels).item(), rel=1e-5)
+
+def test_outputs_of_varying_length_are_judged_apart():
+    "Pictures of different sizes, a class for each pixel: [N,classes,L]."
+    sizes = [3, 3, 3, 5, 5, 2, 3, 3]
+    batches = [(torch.randn(4, 6, n), torch.randint(0, 6, (4, n))) for n in sizes]
+    metrics = MetricsCB(acc=Accuracy(), verbose=False)
+    learn = Learner(nn.Identity(), (batches, batches), F.cross_entropy, cbs=[TrainCB(), metrics], opt_func=None)
+    learn.fit(1, train=False)
+    right, all_ = sum((x.argmax(1)==y).sum().item() for x, y in batches), 4*sum(sizes)
+    assert learn.history[-1]['acc']==pytest.approx(right/all_)
+
+@pytest.mark.parametrize('batches', [1, 3, 100])
+def test_together_gives_everything_once_and_in_order(batches):
+    seen = []
+    wait = Together(lambda p, t, n: (seen.extend(p.tolist()), seen.append(n)), batches=batches)
+    for i in range(10): wait.add(torch.tensor([float(i)]), torch.tensor([0.]), 1)
+    wait.flush()
+    wait.flush()
+    assert [o for o in seen if isinstance(o, float)]==[float(i) for i in range(10)] and sum(o for o in seen if isinstance(o, int))==10
+    wait.add(torch.tensor([1.]), torch.tensor([0.]), 1)
+    wait.clear()
+    n = len(seen)
+    wait.flush()
+    assert len(seen)==n
+
+def test_large_outputs_are_not_kept():
+    seen = []
+    wait = Together(lambda p, t, n: seen.append(n), small=10)
+    for _ in range(3): wait.add(torch.zeros(11), torch.zeros(11), 11)
+    assert seen==[11]*3 and not wait.kept
+
+def test_history():
+    h = History()
+    assert h.best() is None
+    h.note(0, 'train', dict(loss=1.))
+    assert h.best() is None
+    h.note(0, 'valid', dict(loss=math.inf))
+    assert h.best() is None
+    h.note(1, 'valid', dict(loss=2., acc=0.5))
+    assert h.best()==dict(epoch=1, part='valid', loss=2., acc=0.5)==h.best('acc', max)
+    with pytest.raises(ValueError, match="History.best: name must be one of.*Did you mean 'loss'"): h.best('los')

@@ -13,7 +13,7 @@ from torch._dynamo.backends.common import aot_autograd
 from miniai import speed
 from miniai.core import set_seed
 from miniai.events import (Callback, CancelBatchException, CancelEpochException, CancelFitException, CancelStepException)
-from miniai.learner import DeviceCB, Learner, MomentumLearner, TrainCB, TrainLearner
+from miniai.learner import DeviceCB, Learner, LossTermCB, MomentumLearner, TrainCB, TrainLearner
 from miniai.metrics import Accuracy
 from miniai.progress import MetricsCB
 from miniai.accel import MixedPrecisionCB
@@ -358,6 +358,31 @@ def test_scaling_is_seen_by_nobody():
     exact = get_learner(see, dls=(batches(1),))
     exact.fit(1)
     assert torch.allclose(grads[1], grads[2], rtol=0.05, atol=1e-4)
+
+def test_a_term_of_the_loss_is_scaled_like_the_loss():
+    grads = []
+    see = DoCB(lambda learn: grads.append(learn.model[0].weight.grad.clone()), 'after_backward', order=50)
+    term = LossTermCB(lambda learn: learn.model[0].weight.square().mean(), 3.)
+    for cb in (fp16(1.), fp16(1024.)):
+        learn = get_learner(cb, see, term, dls=(batches(1),))
+        learn.loss_func = lambda preds, targs: 0*preds.sum()
+        learn.fit(1)
+    want = 6*get_model()[0].weight/80                       # the derivative of 3*mean(w²), 80 weights
+    assert torch.allclose(grads[0], want, rtol=1e-3) and torch.allclose(grads[1], want, rtol=1e-3)
+
+@pytest.mark.parametrize('form', [tuple, dict])
+def test_models_with_several_outputs_can_be_measured(form):
+    class Two(nn.Linear):
+        def forward(self, x):
+            y = super().forward(x)
+            return dict(out=y, twice=2*y) if form is dict else (y, 2*y)
+    def first(preds): return preds['out'] if form is dict else preds[0]
+    metrics, kept = MetricsCB(acc=Accuracy(), verbose=False), []
+    learn = Learner(Two(5, 3), (batches(), batches(2)), lambda preds, targs: F.cross_entropy(first(preds), targs),
+                    cbs=[TrainCB(), MixedPrecisionCB(), metrics, DoCB(lambda l: kept.append((first(l.preds), l.batch[1])), 'after_batch')])
+    learn.fit(1, train=False)
+    preds, targs = (torch.cat(o) for o in zip(*kept))
+    assert metrics.history[-1]['acc'] == pytest.approx((preds.argmax(1)==targs).float().mean().item()) and preds.dtype == torch.float32
 
 def test_clipping_comes_after_the_scale_is_undone():
     norms = []
