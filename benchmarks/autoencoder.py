@@ -1,7 +1,7 @@
 """What the fast `deconv` saves, forward and backward, batch 256: beside nearest upsampling and a convolution, layer by layer,
 and in a training epoch of the lesson's autoencoder (1-2-4-8 channels, 60,000 images) beside the same model in plain PyTorch.
 
-Two threads, and one for the epoch too. Least of `rounds` interleaved rounds. The plain loop has its images in memory as float32 and takes
+Two threads, and one for the epoch too. Ratios are between least times of `rounds` interleaved rounds, nine of the epochs. The plain loop has its images in memory as float32 and takes
 its batches by `DataLoader(TensorDataset)`; ours is `TensorDL` and the Learner with device, loss and progress, and the model has its
 images batch last inside, as in the lessons *layout* and *autoencoder*. Both use the fused Adam."""
 import argparse, io
@@ -16,8 +16,10 @@ from torch.utils.data import DataLoader, TensorDataset
 from miniai.autoencoder import deconv
 from miniai.conv import conv
 from miniai.datasets import DataLoaders
+from miniai.events import DeviceCB, ReconstructCB
 from miniai.layout import BatchFirst, BatchLast, ThinConv2d
-from miniai.learner import DeviceCB, Learner, MetricsCB, ProgressCB, ReconstructCB
+from miniai.learner import Learner
+from miniai.progress import MetricsCB, ProgressCB
 from report import interleaved, report
 
 adam   = partial(optim.Adam, fused=True)
@@ -63,16 +65,18 @@ def main(rounds, n):
     for shape in asked + others:
         t = interleaved(rounds, plain=layer(*shape, False), fast=layer(*shape, True))
         ni, nf, side = shape
-        rows.append(f"| {ni} → {nf}, {side}×{side} → {2*side}×{2*side} | {t['plain']*1e3:.2f} | {t['fast']*1e3:.2f} | {t['plain']/t['fast']:.1f} |")
+        maps = f'{ni} → {nf}, {side}×{side} → {2*side}×{2*side}'
+        rows.append(f"| {maps} | {t['plain'].told()} | {t['fast'].told()} | **{t['plain']/t['fast']:.1f}** |")
     images = torch.randint(0, 256, (n, 1, 28, 28), dtype=torch.uint8)
     epochs = []
     for threads in (1, 2):
         torch.set_num_threads(threads)
-        t = interleaved(9, plain=plain_epoch(images, 256), ours=our_epoch(images, 256))
-        epochs.append(f"| {threads} | {t['plain']:.2f} | {t['ours']:.2f} | {t['plain']/t['ours']:.1f} |")
+        t = interleaved(min(9, rounds), plain=plain_epoch(images, 256), ours=our_epoch(images, 256))
+        epochs.append(f"| {threads} | {t['plain'].told(1)} | {t['ours'].told(1)} | **{t['plain']/t['ours']:.1f}** |")
     report('autoencoder', '`deconv`: upsampling and convolution at the low resolution', '\n'.join([
+        f'Least time of n = {rounds}, in brackets mean ± standard deviation.', '',
         '| channels and side | plain, ms | fast, ms | times faster |', '|---|---|---|---|', *rows, '',
-        f"A training epoch of the lesson's autoencoder, {n:,} images:", '',
+        f"A training epoch of the lesson's autoencoder, {n:,} images, n = {min(9, rounds)}:", '',
         '| threads | plain PyTorch, s | miniai, s | times faster |', '|---|---|---|---|', *epochs]))
 
 if __name__=='__main__':

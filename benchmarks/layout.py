@@ -1,7 +1,7 @@
 """Convolutions of thin networks with the batch innermost in memory, beside plain `F.conv2d` and beside `channels_last`.
 
 Forward and backward, float32, 3×3 kernels with padding 1. Each tensor lies in the layout of its way from the start, gradients
-too. Least of `rounds` interleaved rounds; each ratio is between least times, so above 1 ours is faster."""
+too. Each ratio is between least times of `rounds` interleaved rounds, so above 1 ours is faster."""
 import argparse
 
 import torch
@@ -26,7 +26,7 @@ def channels_last(x): return x.detach().clone(memory_format=torch.channels_last)
 def as_usual(x): return x.detach().contiguous()
 
 def measure(rounds, n, ni, nf, side, stride):
-    "Least seconds of each way."
+    "The times of each way."
     torch.manual_seed(0)
     x, weight, bias = torch.randn(n, ni, side, side), torch.randn(nf, ni, 3, 3)/3, torch.randn(nf)
     ours, torchs = thin_conv2d(batch_last(x), weight, bias, stride, 1), F.conv2d(x, weight, bias, stride, 1)
@@ -39,13 +39,14 @@ def table(rounds, threads):
     torch.set_num_threads(threads)
     for shape in shapes:
         (n, ni, nf, side, stride), t = shape, measure(rounds, *shape)
-        ms = ' | '.join(f'{t[k]*1e3:.2f}' for k in ('plain', 'last', 'thin'))
+        ms = ' | '.join(t[k].told() for k in ('plain', 'last', 'thin'))
         yield (f'| {threads} | {n}×{ni}×{side}×{side} | {nf}, stride {stride} | {ms} | **{t["plain"]/t["thin"]:.1f}** '
                f'| {t["last"]/t["thin"]:.1f} |')
 
 def main(rounds):
     rows = [row for threads in (1, 2) for row in table(rounds, threads)]
     report('layout', '`thin_conv2d`: the batch innermost in memory', '\n'.join([
+        f'Least time of n = {rounds}, in brackets mean ± standard deviation.', '',
         '| threads | images | kernels | `F.conv2d`, ms | with `channels_last`, ms | `thin_conv2d`, ms | plain / thin | `channels_last` / thin |',
         '|---|---|---|---|---|---|---|---|', *rows]))
 

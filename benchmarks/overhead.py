@@ -1,7 +1,7 @@
 """What the Learner costs a batch, beside a bare loop and, where they are installed (pip install -e '.[bench]'), its peers.
 
 A model of one number and 235 ready batches of 256, one thread. Overhead is the time of an epoch less that of the bare loop,
-by batch: the least of `rounds` interleaved rounds. An epoch is the difference between fits of four epochs and of one, so
+by batch: between the least times of `rounds` interleaved rounds; in brackets mean ± standard deviation of the rounds. An epoch is the difference between fits of four epochs and of one, so
 what a framework does before and after a fit does not count. `full` is a run as people have it: device, loss, accuracy,
 progress with curves. The last table has the CNN of the lesson *cnn* in place of the one number, two threads."""
 import argparse, io, logging, os, sys, warnings
@@ -16,7 +16,7 @@ from torch import nn, optim
 from miniai.cnn import simple_cnn
 from miniai.learner import DeviceCB, Learner, MetricsCB, ProgressCB, TrainCB
 from miniai.metrics import Accuracy
-from report import interleaved, report
+from report import interleaved, report, spread
 
 n, bs, short, long = 235, 256, 1, 4
 
@@ -103,10 +103,14 @@ def quietly(fit, epochs):
         fit(epochs)
 
 def an_epoch(rounds, fits):
-    "Microseconds a batch of each fit, without what comes before and after the epochs."
+    "Microseconds a batch of each fit, without what comes before and after the epochs: by least times, then of every round."
     jobs = {f'{k} {e}': partial(quietly, fit, e) for k, fit in fits.items() for e in (short, long)}
     t = interleaved(rounds, **jobs)
-    return {k: (t[f'{k} {long}'] - t[f'{k} {short}'])/(long-short)/n*1e6 for k in fits}
+    def batch(b, a): return (b-a)/(long-short)/n*1e6
+    pairs = {k: (t[f'{k} {long}'], t[f'{k} {short}']) for k in fits}
+    return {k: [batch(b.least, a.least), *map(batch, b.seconds, a.seconds)] for k, (b, a) in pairs.items()}
+
+def told(us, digits=1): return spread(us[0], us[1:], digits)
 
 def main(rounds):
     for name in ('lightning.pytorch', 'lightning.fabric'): logging.getLogger(name).setLevel(logging.ERROR)
@@ -118,18 +122,21 @@ def main(rounds):
     fits  = {'bare': bare(*number)} | {k: make(*number) for k, make in makers.items()}
     fulls = {'bare full': bare(*classes)} | {f'{k} full': make(*classes, full=True) for k, make in makers.items()}
     us = an_epoch(rounds, fits | fulls)
-    over = {k: us[k]-us['bare full' if k.endswith('full') else 'bare'] for k in us}
-    rows = [f"| {k} {({'miniai': ''} | installed(peers))[k]} | {over[k]:.1f} | {over[k]/over['miniai']:.1f} | {over[f'{k} full']:.1f} | "
-            f"{over[f'{k} full']/over['miniai full']:.1f} |" for k in makers]
+    over = {k: [a-b for a, b in zip(o, us['bare full' if k.endswith('full') else 'bare'])] for k, o in us.items()}
+    rows = [f"| {k} {installed(peers).get(k, '')} | {told(over[k])} | {over[k][0]/over['miniai'][0]:.1f} | {told(over[f'{k} full'])} | "
+            f"{over[f'{k} full'][0]/over['miniai full'][0]:.1f} |" for k in makers]
     torch.set_num_threads(2)
     big = simple_cnn(), F.cross_entropy, [(torch.rand(bs, 1, 28, 28), torch.randint(0, 10, (bs,)))]*n
-    cnn = an_epoch(max(7, rounds//2), {'bare': bare(*big), 'full': ours(*big, full=True)})
+    few = (rounds+1)//2
+    cnn = an_epoch(few, {'bare': bare(*big), 'full': ours(*big, full=True)})
     report('overhead', 'The Learner: overhead a batch', '\n'.join([
-        f"The bare loop takes {us['bare']:.0f} µs a batch (one number, MSE) and {us['bare full']:.0f} µs (two classes, cross-entropy), one thread.", '',
+        f"The bare loop takes {told(us['bare'])} µs a batch (one number, MSE) and {told(us['bare full'])} µs (two classes, cross-entropy), "
+        f"one thread, n = {rounds}.", '',
         '| | µs above it, bare | times miniai | µs above it, full | times miniai |', '|---|---|---|---|---|', *rows, '',
-        f"The CNN of the lesson *cnn*, batches of {bs}, two threads, full: {cnn['full']/cnn['bare']:.3f} × the bare loop ({cnn['bare']/1000:.2f} ms a batch)."]))
+        f"The CNN of the lesson *cnn*, batches of {bs}, two threads, n = {few}, full: {cnn['full'][0]/cnn['bare'][0]:.3f} × the bare loop, "
+        f"{told([o/1000 for o in cnn['full']], 2)} ms a batch against {told([o/1000 for o in cnn['bare']], 2)}."]))
 
 if __name__=='__main__':
     ap = argparse.ArgumentParser(description=__doc__.split('\n')[0])
-    ap.add_argument('--rounds', type=int, default=9)
+    ap.add_argument('--rounds', type=int, default=13)
     main(ap.parse_args().rounds)

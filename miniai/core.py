@@ -58,7 +58,7 @@ def check_choice(
     name:str, # the parameter
     value, # what the caller passed
     options, # the values that are allowed
-):
+): # `value`
     "Return `value` if it is one of `options`; else `ValueError`, with the nearest of them."
     options = list(options)
     if value in options: return value
@@ -127,23 +127,34 @@ def set_seed(
 @contextmanager
 def keep_random_state():
     "Whatever happens inside, the generators of Python, NumPy and torch (every device) end as they began."
-    python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None        # asking would wake the card
+    python, numpy = random.getstate(), np.random.get_state()
+    cpu, seed = torch.get_rng_state(), torch.initial_seed()
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None        # asking would start CUDA
     mps = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
     try: yield
     finally:
+        begun = torch.cuda.is_initialized() or torch.initial_seed()!=seed      # CUDA was started or seeded inside
         random.setstate(python)
         np.random.set_state(numpy)
         torch.set_rng_state(cpu)
         if cuda is not None: torch.cuda.set_rng_state_all(cuda)
+        elif begun: torch.cuda.manual_seed_all(seed)       # where it would have begun; kept for later if it sleeps
         if mps is not None: torch.mps.set_rng_state(mps)
 
+# %% ../nbs/00_core.ipynb #53c1744d
+def _keep(t):
+    "A function that gives tensor `t` its storage, values and gradient of now."
+    data, old = t.data, t.detach().clone()
+    grad = t.grad if t.is_leaf else None
+    put_grad = None if grad is None else _keep(grad)
+    def put():
+        t.data = data.copy_(old)       # through `data`: a graph that was built before may still be followed
+        if put_grad is not None: put_grad()
+        if t.is_leaf: t.grad = grad
+    return put
+
 # %% ../nbs/00_core.ipynb #d8aa0d8b
-def _tensors_of(model, weights):
-    "(where it is kept, its name, the tensor) for each buffer, and for each parameter if `weights`."
-    kinds = ('_buffers', '_parameters') if weights else ('_buffers',)
-    places = [getattr(m, kind) for m in model.modules() for kind in kinds]
-    return [(place, name, t) for place in places for name, t in place.items() if t is not None]
+def _same_items(a, b): return list(a)==list(b) and all(a[k] is b[k] for k in a)
 
 @contextmanager
 def untouched(
@@ -151,22 +162,24 @@ def untouched(
     weights:bool=False, # keep parameters and their gradients too? That takes a copy of them
 ):
     "Whatever happens inside: modes and buffers of `model`, and all random generators, end as they began."
+    kinds = ('_buffers', '_parameters') if weights else ('_buffers',)
     modes = [(m, m.training) for m in model.modules()]
-    kept = [(place, name, t, t.detach().clone(), t.grad) for place, name, t in _tensors_of(model, weights)]
-    grads = [None if grad is None else grad.clone() for *_, grad in kept]
+    places = [(p, dict(p)) for m in model.modules() for p in (getattr(m, kind) for kind in kinds)]
+    tensors = {id(t): t for _, names in places for t in names.values() if t is not None}     # a shared one once
+    puts = [_keep(t) for t in tensors.values()]
     try:
         with keep_random_state(): yield
     finally:
         for m, mode in modes: m.training = mode
-        for (place, name, t, old, grad), values in zip(kept, grads):
-            place[name] = t
-            t.data.copy_(old)
-            t.grad = grad
-            if grad is not None: grad.data.copy_(values)
+        for place, names in places:
+            if not _same_items(place, names):
+                place.clear()
+                place.update(names)
+        for put in puts: put()
 
 # %% ../nbs/00_core.ipynb #ea5dba20
 def default_device()->str: # 'mps', 'cuda', 'cpu', or what `$MINIAI_DEVICE` says
-    "The device to train on: `$MINIAI_DEVICE` if set (`ValueError` if it is none that miniai knows), else the fastest."
+    "The device to train on: `$MINIAI_DEVICE` if set (`ValueError` if miniai knows no such device), else a GPU if any."
     name = os.environ.get('MINIAI_DEVICE', '').strip()
     if not name: return 'mps' if torch.backends.mps.is_available() else 'cuda' if torch.cuda.is_available() else 'cpu'
     try: kind = torch.device(name).type
@@ -181,7 +194,7 @@ def_device = default_device()
 def map_tensors(
     f, # tensor → anything
     x, # a tensor, or any nesting of dicts, lists, tuples and named tuples
-):
+): # of the same form as `x`
     "`x` with `f` applied to every tensor in it; containers keep their type, other leaves pass untouched."
     if isinstance(x, torch.Tensor): return f(x)
     if type(x) in (tuple, list): return type(x)([map_tensors(f, o) for o in x])      # nearly always
@@ -197,8 +210,8 @@ def map_tensors(
 def to_device(
     x, # a tensor, or any nesting of dicts, lists and tuples of them
     device=def_device, # where to: 'cpu', 'cuda', 'mps' or a `torch.device`
-):
-    "`x` with every tensor on `device`; what is there already is not copied."
+): # of the same form as `x`
+    "`x` with every tensor on `device`; what is there is not copied. Pinned sources must stay as they are meanwhile."
     device = torch.device(device)
     fast = device.type=='cuda'              # elsewhere a non-blocking copy may be read before it is filled
     return map_tensors(lambda t: t if t.device==device else t.to(device, non_blocking=fast), x)
@@ -206,7 +219,7 @@ def to_device(
 # %% ../nbs/00_core.ipynb #bfeae7c2
 def to_cpu(
     x, # a tensor, or any nesting of dicts, lists and tuples of them
-):
+): # of the same form as `x`
     "`x` with every tensor on the CPU and detached; float16 and bfloat16 become float32."
     def one(t):
         t = t.detach().cpu()
@@ -216,14 +229,14 @@ def to_cpu(
 # %% ../nbs/00_core.ipynb #2a722beb
 def collate(
     items:list, # dataset items, all of one form
-):
+): # a batch of that form
     "torch's `default_collate`, with float32 in place of float64."
     return map_tensors(lambda t: t.float() if t.dtype==torch.float64 else t, default_collate(items))
 
 # %% ../nbs/00_core.ipynb #ae850cd2
 def collate_device(
     items:list, # dataset items, all of one form
-):
+): # a batch of that form, on `def_device`
     "`collate`, and the batch on `def_device`; only for loaders without worker processes."
     return to_device(collate(items))
 

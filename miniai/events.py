@@ -53,7 +53,7 @@ class Callback:
     """Base of callbacks: methods named after events take the learner. Lower `order` runs first.
 
     Events: before_, after_ and cleanup_ of fit, epoch and batch; after_predict, after_loss, after_backward, after_step;
-    and the stages themselves: predict, get_loss, backward, step, zero_grad. Other before_… names raise `TypeError`."""
+    and the stages: predict, get_loss, backward, step, zero_grad. Other before_… names raise `TypeError`."""
     order = 0
     in_lr_find = True # does it run during a search for the learning rate, and when a batch is only shown?
 
@@ -193,7 +193,7 @@ def batch_items(
 
 def first_tensor(
     x, # a tensor, or any nesting of tuples, lists and dicts of them
-):
+): # a tensor; `x` itself if it is no container
     "The first tensor in a batch or in the output of a model: what metrics and pictures are made from."
     while isinstance(x, (tuple, list, dict)) and len(x): x = batch_items(x)[0]
     return x

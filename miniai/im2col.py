@@ -6,19 +6,19 @@
 __all__ = ['im2col', 'col2im', 'conv2d']
 
 # %% ../nbs/11_im2col.ipynb #7cb2d7f1
+from functools import lru_cache
 from itertools import product
-from operator import attrgetter
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch.autograd import Function
 
-from .conv import check_conv, check_pair
+from .conv import check_images, check_operands, check_pair, check_steps, conv_out_size
 from .core import check_choice, check_tensor, describe
 
 # %% ../nbs/11_im2col.ipynb #4614282a
-class _Plan(NamedTuple):
+class _Geometry(NamedTuple):
     "How images of one size become columns: all that is known before a pixel is touched."
     pads:tuple # zeros at the left, right, top and bottom; empty for none
     padded:tuple # sizes [N,C,H,W] of the padded images
@@ -26,107 +26,107 @@ class _Plan(NamedTuple):
     steps:tuple # its strides
     cols:tuple # sizes [N,C·kh·kw,oh·ow] of the columns
 
-def _zeros(
+@lru_cache(maxsize=1000)
+def _geometry(
     who:str, # the function that asks, for errors
-    padding, # a whole number, (rows, columns), 'same' or 'valid'
-    dilation, # a whole number, or (rows, columns)
-    ks:tuple, # kernel height and width
-)->tuple: # padding in numbers, and how many zeros less there are in front: two pairs
-    "'same' and 'valid' put in numbers; `ValueError` for other words."
-    if not isinstance(padding, str): return padding, (0, 0)
-    if check_choice(who, 'padding', padding, ['same', 'valid'])=='valid': return 0, (0, 0)
-    lost = [d*(k-1) for d, k in zip(check_pair(who, 'dilation', dilation, 1), ks)]      # pixels that the kernel takes
-    return tuple((o+1)//2 for o in lost), tuple(o%2 for o in lost)
+    size:tuple, # of the images, [N,C,H,W]
+    ks:tuple, # the kernel's rows and columns, as all pairs here
+    stride:tuple, # pixels from one window to the next
+    back:tuple, # zeros below and on the right
+    dilation:tuple, # pixels from one weight to the next
+    odd:tuple=(0, 0), # how many zeros less there are above and on the left
+)->_Geometry:
+    "Work it out once for each set of numbers; `ValueError` if no window fits, and that is not kept."
+    n, c = size[:2]
+    h, w = size[2:]
+    grid = [conv_out_size(*o, who) for o in zip((h, w), ks, stride, back, dilation)]      # rows and columns of windows
+    oh, ow = (o-less for o, less in zip(grid, odd))
+    pads = back[1]-odd[1], back[1], back[0]-odd[0], back[0]
+    h, w = h + pads[2] + pads[3], w + pads[0] + pads[1]
+    steps = c*h*w, h*w, w*dilation[0], dilation[1], w*stride[0], stride[1]
+    return _Geometry(pads if any(pads) else (), (n, c, h, w), (n, c, *ks, oh, ow), steps, (n, c*ks[0]*ks[1], oh*ow))
 
-def _make_plan(
+# %% ../nbs/11_im2col.ipynb #26bef658
+def _in_numbers(
     who:str, # the function that asks, for errors
-    x:torch.Tensor, # images [N,C,H,W], float
-    weight:torch.Tensor|None, # kernels [nf,C/groups,kh,kw]; None if only their size matters
-    bias:torch.Tensor|None, # [nf], or None
+    padding:str, # 'same' or 'valid'
+    ks:tuple, # kernel height and width
+    stride, # a whole number, or (rows, columns)
+    dilation, # a whole number, or (rows, columns)
+)->tuple: # zeros behind, and how many less there are in front: two pairs
+    "'same' and 'valid'; `ValueError` for other words, and for 'same' with a stride."
+    if check_choice(who, 'padding', padding, ['same', 'valid'])=='valid': return (0, 0), (0, 0)
+    lost = [d*(k-1) for d, k in zip(check_pair(who, 'dilation', dilation, 1), ks)]      # pixels that the kernel takes
+    back, stride = tuple((o+1)//2 for o in lost), check_pair(who, 'stride', stride, 1)
+    if stride!=(1, 1):
+        raise ValueError(f"{who}: padding='same' keeps the size, so stride must be 1, got {stride}. "
+                         f'Use padding={back}.')
+    return back, tuple(o%2 for o in lost)
+
+def _fit(
+    who:str, # the function that asks, for errors
+    size:tuple, # of the images, [N,C,H,W]
+    ks:tuple, # kernel height and width
     stride, # a whole number, or (rows, columns)
     padding, # the same, or 'same' or 'valid'
     dilation, # a whole number, or (rows, columns)
-    groups:int, # sets of channels that are kept apart
-    *ks, # in place of a weight, the kernel's size
-)->_Plan:
-    "Check the call, and work out its geometry. Errors as in `check_conv`; `ValueError` for 'same' with a stride."
-    if ks: weight = check_tensor(who, 'x', x).new_empty(1, *x.shape[1:2], *check_pair(who, 'ks', ks[0], 1))
-    zeros, less = _zeros(who, padding, dilation, check_tensor(who, 'weight', weight).shape[2:])
-    stride, (ph, pw), (dh, dw), (oh, ow) = check_conv(who, x, weight, bias, stride, zeros, dilation, groups)
-    if padding=='same' and stride!=(1, 1):
-        raise ValueError(f"{who}: padding='same' keeps the size, so stride must be 1, got {stride}. "
-                         f'Use padding={(ph, pw)}.')
-    (n, c, h, w), (kh, kw), (sh, sw), (top, left) = x.shape, weight.shape[2:], stride, (ph-less[0], pw-less[1])
-    h, w, oh, ow = h+top+ph, w+left+pw, oh-less[0], ow-less[1]
-    return _Plan((left, pw, top, ph) if ph or pw else (), (n, c, h, w), (n, c, kh, kw, oh, ow),
-                 (c*h*w, h*w, w*dh, dw, w*sh, sw), (n, c*kh*kw, oh*ow))
-
-# %% ../nbs/11_im2col.ipynb #26bef658
-_plans = {}        # of calls that were right
-
-_spec = attrgetter('shape', 'dtype', 'device')
-
-def _plan(
-    who:str, # the function that asks, for errors
-    x:torch.Tensor, # images [N,C,H,W], float
-    weight:torch.Tensor|None, # kernels [nf,C/groups,kh,kw]; None if only their size matters
-    bias:torch.Tensor|None, # [nf], or None
-    *options, # stride, padding, dilation, groups, and in place of a weight the kernel's size
-)->_Plan:
-    "The plan for a call. A check takes longer than a small convolution, so calls of one kind are checked once."
-    try: key = who, _spec(x), weight is None or _spec(weight), bias is None or _spec(bias), repr(options)
-    except AttributeError: key = None                       # not a tensor: the check will say so
-    plan = _plans.get(key)
-    if plan is None:
-        if len(_plans)>=1000: _plans.clear()                # sizes that never return should not pile up
-        plan = _plans[key] = _make_plan(who, x, weight, bias, *options)
-    return plan
+)->_Geometry:
+    "The geometry of a call, checked. `TypeError`, `ValueError`."
+    if not isinstance(padding, str): return _geometry(who, size, ks, *check_steps(who, stride, padding, dilation))
+    back, odd = _in_numbers(who, padding, ks, stride, dilation)
+    return _geometry(who, size, ks, *check_steps(who, stride, back, dilation), odd)
 
 # %% ../nbs/11_im2col.ipynb #0cba035e
+def _windows(
+    x:torch.Tensor, # padded images [N,C,H,W], contiguous
+    geo:_Geometry, # of the call
+)->torch.Tensor: # [N,C,kh,kw,oh,ow], overlapping
+    "The strided view of all windows: no copy."
+    return x.as_strided(geo.windows, geo.steps)
+
 def _gather(
     x:torch.Tensor, # images [N,C,H,W]
-    plan:_Plan, # made for them
+    geo:_Geometry, # of the call
 )->torch.Tensor: # columns [N,C·kh·kw,L]
-    "Windows into columns: a padded image, a strided view of it, and one copy."
-    pads, _, windows, steps, cols = plan
-    if pads: x = F.pad(x, pads)
-    return x.contiguous().as_strided(windows, steps).reshape(cols)
+    "Windows into columns: a padded image, a view of it, and one copy."
+    if geo.pads: x = F.pad(x, geo.pads)
+    return _windows(x.contiguous(), geo).reshape(geo.cols)
 
 def _scatter(
     cols:torch.Tensor, # columns [N,C·kh·kw,L]
-    plan:_Plan, # of the images that they came from
+    geo:_Geometry, # of the images that they came from
 )->torch.Tensor: # images [N,C,H,W]
     "Columns back to their windows, added up; the padding is cut off."
-    pads, padded, windows, steps, _ = plan
-    res = cols.new_zeros(padded)
-    places, cols = res.as_strided(windows, steps), cols.reshape(windows)
-    for u, v in product(range(windows[2]), range(windows[3])): places[:,:,u,v] += cols[:,:,u,v]
-    return F.pad(res, [-o for o in pads]) if pads else res
+    res = cols.new_zeros(geo.padded)
+    places, cols = _windows(res, geo), cols.reshape(geo.windows)
+    for u, v in product(*map(range, geo.windows[2:4])): places[:,:,u,v] += cols[:,:,u,v]
+    return F.pad(res, [-o for o in geo.pads]) if geo.pads else res
 
+# %% ../nbs/11_im2col.ipynb #8c7f52a9
 class _Im2Col(Function):
     "`_gather`, and `_scatter` on the way back."
     @staticmethod
-    def forward(ctx, x, plan):
-        ctx.plan = plan
-        return _gather(x, plan)
+    def forward(ctx, x, geo):
+        ctx.geo = geo
+        return _gather(x, geo)
     @staticmethod
-    def backward(ctx, g): return _Col2Im.apply(g, ctx.plan), None
+    def backward(ctx, g): return _Col2Im.apply(g, ctx.geo), None
 
 class _Col2Im(Function):
     "`_scatter`, and `_gather` on the way back."
     @staticmethod
-    def forward(ctx, cols, plan):
-        ctx.plan = plan
-        return _scatter(cols, plan)
+    def forward(ctx, cols, geo):
+        ctx.geo = geo
+        return _scatter(cols, geo)
     @staticmethod
-    def backward(ctx, g): return _Im2Col.apply(g, ctx.plan), None
+    def backward(ctx, g): return _Im2Col.apply(g, ctx.geo), None
 
 def _columns(
     x:torch.Tensor, # images [N,C,H,W]
-    plan:_Plan, # made for them
+    geo:_Geometry, # of the call
 )->torch.Tensor: # columns [N,C·kh·kw,L]
     "`_gather`, which autograd can follow where it has to."
-    return _Im2Col.apply(x, plan) if x.requires_grad else _gather(x, plan)
+    return _Im2Col.apply(x, geo) if x.requires_grad else _gather(x, geo)
 
 # %% ../nbs/11_im2col.ipynb #4b04ab10
 def im2col(
@@ -139,7 +139,8 @@ def im2col(
     """Each window as a column, as `F.unfold` has them; errors as in `check_conv`. Chellapilla, Puri, Simard 2006.
 
     Like `reshape`, it copies only if it must: for a 1×1 kernel with stride 1, the columns are a view of `x`."""
-    return _columns(x, _plan('im2col', x, None, None, stride, padding, dilation, 1, ks))
+    size, ks = check_images('im2col', x).shape, check_pair('im2col', 'ks', ks, 1)
+    return _columns(x, _fit('im2col', size, ks, stride, padding, dilation))
 
 # %% ../nbs/11_im2col.ipynb #abbb2c78
 def col2im(
@@ -155,15 +156,14 @@ def col2im(
     `TypeError` or `ValueError` for what is no result of an `im2col` with these arguments."""
     check_tensor('col2im', 'cols', cols, 'N,C·kh·kw,L', fix='One image needs cols[None].')
     check_tensor('col2im', 'cols', cols, kind='float')
-    size, (kh, kw) = check_pair('col2im', 'output_size', output_size, 1), check_pair('col2im', 'ks', ks, 1)
-    n, k, l = cols.shape
-    x = cols.new_empty(n, max(1, k//(kh*kw)), *size, device='meta')         # sizes only
-    plan = _plan('col2im', x, None, None, stride, padding, dilation, 1, (kh, kw))
-    if cols.shape!=plan.cols:
-        raise ValueError(f'col2im: {size[0]}×{size[1]} pixels have {plan.cols[2]} windows, of {kh}×{kw} numbers a '
-                         f'channel, so cols must be [N,C·{kh*kw},{plan.cols[2]}], got {describe(cols)}. Pass the '
+    size, ks = check_pair('col2im', 'output_size', output_size, 1), check_pair('col2im', 'ks', ks, 1)
+    k = ks[0]*ks[1]                                                          # numbers in a window of one channel
+    geo = _fit('col2im', (len(cols), max(1, cols.shape[1]//k), *size), ks, stride, padding, dilation)
+    if cols.shape!=geo.cols:
+        raise ValueError(f'col2im: {size[0]}×{size[1]} pixels have {geo.cols[2]} windows, of {ks[0]}×{ks[1]} numbers a '
+                         f'channel, so cols must be [N,C·{k},{geo.cols[2]}], got {describe(cols)}. Pass the '
                          'arguments that im2col had, and the images\' size without padding.')
-    return _Col2Im.apply(cols, plan) if cols.requires_grad else _scatter(cols, plan)
+    return _Col2Im.apply(cols, geo) if cols.requires_grad else _scatter(cols, geo)
 
 # %% ../nbs/11_im2col.ipynb #e861657a
 def conv2d(
@@ -176,12 +176,14 @@ def conv2d(
     groups:int=1, # sets of channels that are kept apart
 )->torch.Tensor: # feature maps [N,nf,oh,ow]
     "`F.conv2d` as one matrix product; errors as in `check_conv`. Chellapilla, Puri, Simard 2006."
-    plan = _plan('conv2d', x, weight, bias, stride, padding, dilation, groups)
-    cols, (n, k, l), nf = _columns(x, plan), plan.cols, weight.shape[0]
-    weight, bias = weight.flatten(1), None if bias is None else bias.unsqueeze(1)          # [nf,K/groups] and [nf,1]
+    check_operands('conv2d', x, weight, bias, groups)
+    geo = _fit('conv2d', x.shape, weight.shape[2:], stride, padding, dilation)
+    cols, n = _columns(x, geo), x.shape[0]
+    nf, weight = weight.shape[0], weight.flatten(1)                                 # [nf,K/groups]
+    bias = None if bias is None else bias.unsqueeze(1)                            # [nf,1]
     if groups>1:
-        cols = cols.view(n*groups, k//groups, l)
+        cols = cols.view(n*groups, weight.shape[1], geo.cols[2])
         weight, bias = (None if o is None else o.unflatten(0, (groups, -1)).repeat(n, 1, 1) for o in (weight, bias))
     weight = weight.expand(n*groups, -1, -1)                                      # [N·groups,nf/groups,K/groups]
     res = torch.bmm(weight, cols) if bias is None else torch.baddbmm(bias, weight, cols)
-    return res.view(n, nf, *plan.windows[4:])
+    return res.view(n, nf, *geo.windows[4:])

@@ -26,6 +26,7 @@ class BatchTransformCB(Callback):
         if not (self.on_train if learn.training else self.on_val): return
         batch = self.tfm(learn.batch)
         if batch is None:
-            raise TypeError(f"BatchTransformCB: {getattr(self.tfm, '__name__', 'tfm')} gave None. Let it return the batch; "
+            name = getattr(self.tfm, '__name__', 'tfm')
+            raise TypeError(f'BatchTransformCB: {name} gave None. Let it return the batch; '
                             'the decorator datasets.inplace does that for a function that changes its argument.')
         learn.batch = batch

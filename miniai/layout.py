@@ -7,10 +7,6 @@ __all__ = ['is_batch_last', 'batch_last', 'BatchLast', 'batch_first', 'BatchFirs
            'shuffle_batch_last']
 
 # %% ../nbs/12_layout.ipynb #2706668f
-from itertools import product
-from math import prod
-from typing import NamedTuple
-
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -26,21 +22,21 @@ def is_batch_last(
     "Are the values that the images of a batch have in one place neighbours in memory?"
     return x.ndim==4 and (x.permute(2, 1, 3, 0).is_contiguous() or x.permute(1, 2, 3, 0).is_contiguous())
 
-def _rows(
+def _innermost(x): return x.stride(0)==1 or is_batch_last(x)           # with gaps between the rows, too
+
+def _places(
     x:torch.Tensor, # [N,C,H,W], any layout
 )->torch.Tensor: # [C,H,W,N], contiguous
     "A view if it can be one, else a copy: of rows if batch last, or a 2-D transpose, which torch does in blocks."
     res = x.permute(1, 2, 3, 0)
-    return res.contiguous() if is_batch_last(x) else x.flatten(1).t().contiguous().view(res.shape)
-
-def _last(x): return x if is_batch_last(x) else _rows(x).permute(3, 0, 1, 2)            # [N,C,H,W], unchecked
+    return res.contiguous() if _innermost(x) else x.flatten(1).t().contiguous().view(res.shape)
 
 def batch_last(
     x:torch.Tensor, # [N,C,H,W], any dtype, device and layout
 )->torch.Tensor: # same values, same shape; strides (1, H·W·N, W·N, N) if it had to move
     "`x` with the batch innermost in memory; `x` itself if it lies so. `TypeError`, `ValueError` if it is no [N,C,H,W]."
     check_tensor('batch_last', 'x', x, 'N,C,H,W', fix='One image needs x[None].')
-    return _last(x)
+    return x if is_batch_last(x) else _places(x).permute(3, 0, 1, 2)
 
 # %% ../nbs/12_layout.ipynb #f6d1fe00
 class BatchLast(nn.Identity):
@@ -61,110 +57,122 @@ def batch_first(
 )->torch.Tensor: # same values, same shape, strides (C·H·W, H·W, W, 1)
     "`x` image after image, as torch expects it; `x` itself if it lies so. `TypeError`, `ValueError` if no [N,C,H,W]."
     check_tensor('batch_first', 'x', x, 'N,C,H,W', fix='One image needs x[None].')
-    return _rows(x).flatten(0, 2).t().contiguous().view(x.shape) if is_batch_last(x) else x.contiguous()
+    return _places(x).flatten(0, 2).t().contiguous().view(x.shape) if is_batch_last(x) else x.contiguous()
 
 class BatchFirst(BatchLast):
     "The way back, as a layer."
     def forward(self, x): return batch_first(x)
 
 # %% ../nbs/12_layout.ipynb #f733b71c
-class _Plan(NamedTuple):
-    "The geometry of a call: all that is known before a pixel is touched."
-    stride:tuple # (rows, columns)
-    padding:tuple # (rows, columns)
-    strips:tuple # sizes [H+2·ph,C,kw,ow,N]
-    moves:list # one for each column of the kernel: sizes, step and place in the images, strides and place in the strips
-    blocks:tuple # of strips, overlapping, one for each row of the result: sizes [oh,kh·C·kw,ow·N] and strides
-    parts:list # rows of the kernel that never meet: which of the weights, then sizes, strides and place in the strips
-    out:tuple # sizes [N,nf,oh,ow] of the result
+def _lines(
+    x:torch.Tensor, # [N,C,H,W], any layout
+)->torch.Tensor: # [H,C,W,N], a view if it can be one
+    "The images row by row, the batch innermost."
+    return x.permute(2, 1, 3, 0) if _innermost(x) else _places(x).transpose(0, 1)
 
-def _moves(sizes, kw, ow, stride, padding):
-    "For each column of the kernel, where its pixels lie in the images, and where in the strips. Padding stays out."
-    (n, c, h, w), (ph, pw) = sizes, padding
-    row, strip = ow*n, c*kw*ow*n
-    for v in range(kw):
-        first, last = max(0, -((v-pw)//stride)), min(ow-1, (w-1-v+pw)//stride)              # these see a pixel
-        if first<=last: yield ((h, c, last-first+1, n), stride*n, (first*stride + v-pw)*n,
-                               (strip, kw*row, n, 1), ph*strip + v*row + first*n)
+def _strips(
+    x:torch.Tensor, # images [N,C,H,W]
+    kw:int, # columns of the kernel
+    stride:tuple, # (rows, columns)
+    padding:tuple, # (rows, columns)
+)->torch.Tensor: # [H+2ph,C·kw,ow·N]
+    "Each row of the padded images once, with its shifts along the row."
+    ph, pw = padding
+    lines = _lines(x)
+    if ph or pw: lines = F.pad(lines, (0, 0, pw, pw, 0, 0, ph, ph))                        # [H+2ph,C,W+2pw,N]
+    windows = lines.unfold(2, kw, stride[1]).permute(0, 1, 4, 2, 3)                        # [H+2ph,C,kw,ow,N]
+    return windows.contiguous().flatten(3).flatten(1, 2)                                   # the copy
 
-def _make_plan(x, weight, bias, stride, padding):
-    "Check the arguments of `thin_conv2d`, and work out their geometry. Errors as in `check_conv`."
-    stride, padding, _, (oh, ow) = check_conv('thin_conv2d', x, weight, bias, stride, padding)
-    (n, c, h, _), (nf, _, kh, kw), (sh, sw) = x.shape, weight.shape, stride
-    row, lines = ow*n, c*kw                                 # a strip has so many lines of so many numbers
-    steps = sh*lines*row, row, 1
-    parts = [(slice(u*lines, min(u+sh, kh)*lines), (oh, min(sh, kh-u)*lines, row), steps, u*lines*row)
-             for u in range(0, kh, sh)]
-    return _Plan(stride, padding, (h + 2*padding[0], c, kw, ow, n), [*_moves(x.shape, kw, ow, sw, padding)],
-                 ((oh, kh*lines, row), steps), parts, (n, nf, oh, ow))
+def _blocks(
+    strips:torch.Tensor, # [H+2ph,C·kw,ow·N]
+    kh:int, # rows of the kernel
+    sh:int, # rows from one window to the next
+)->torch.Tensor: # [oh,kh·C·kw,ow·N], overlapping
+    "For each row of the result the strips that it sees, one below the other: a view."
+    lines = strips.shape[1]
+    return strips.flatten(0, 1).unfold(0, kh*lines, sh*lines).mT
 
-_plans = {}        # of calls that were right
+# %% ../nbs/12_layout.ipynb #f1e7a681
+def _flat_kernels(weight): return weight.transpose(1, 2).flatten(1)                        # [nf,kh·C·kw]
 
-def _plan(x, weight, bias, stride, padding):
-    "The plan for a call. As in the lesson *im2col*, calls of one kind are checked once."
-    try:
-        tensors = [(o.shape, o.dtype, o.device) for o in ((x, weight) if bias is None else (x, weight, bias))]
-        stride, padding = ((o, o) if type(o) is int else o for o in (stride, padding))
-        key = (*tensors, stride, padding, *map(type, (*stride, *padding)))          # 1, 1.0 and True are equal
-        plan = _plans.get(key)
-    except (AttributeError, TypeError): return _make_plan(x, weight, bias, stride, padding)      # no tensor, no pairs
-    if plan is None:
-        if len(_plans)>=1000: _plans.clear()                # sizes that never return should not pile up
-        plan = _plans[key] = _make_plan(x, weight, bias, stride, padding)
-    return plan
+def _grad_weight(
+    rows:torch.Tensor, # the gradient that arrives, [oh,nf,ow·N]
+    strips:torch.Tensor, # kept from the way there
+    weight:torch.Tensor, # [nf,C,kh,kw]
+    stride:tuple, # (rows, columns)
+)->torch.Tensor: # [nf,C,kh,kw]
+    "A product for each row of the result; the sum over the batch is part of it."
+    dw = rows.bmm(_blocks(strips, weight.shape[2], stride[0]).mT).sum(0)                   # [nf,kh·C·kw]
+    return dw.view(weight.transpose(1, 2).shape).transpose(1, 2)
+
+def _grad_images(
+    rows:torch.Tensor, # the gradient that arrives, [oh,nf,ow·N]
+    size:tuple, # of the images, [N,C,H,W]
+    weight:torch.Tensor, # [nf,C,kh,kw]
+    stride:tuple, # (rows, columns)
+    padding:tuple, # (rows, columns)
+)->torch.Tensor: # [N,C,H,W]
+    "Products added to strips, and strips to images."
+    kh, kw = weight.shape[2:]
+    lines = weight.shape[1]*kw                                                             # in a strip
+    kernels = _flat_kernels(weight).t().expand(len(rows), -1, -1)                          # [oh,kh·C·kw,nf]
+    strips = rows.new_zeros(size[2] + 2*padding[0], lines, rows.shape[2])
+    blocks = _blocks(strips, kh, stride[0])
+    for u in range(0, kh, stride[0]):                      # rows of the kernel less than a stride apart never meet
+        part = slice(u*lines, (u+stride[0])*lines)
+        blocks[:,part].baddbmm_(kernels[:,part], rows)
+    return _unstrip(strips, size, kw, stride, padding)
 
 # %% ../nbs/12_layout.ipynb #82eb5a56
-def _empty(like, n, c, h, w): return like.new_empty_strided((n, c, h, w), (1, w*n, c*w*n, n))      # lies [H,C,W,N]
-
-def _gather(x, plan):
-    "Images [N,C,H,W] into strips: rows of N numbers, copied whole."
-    x = _last(x)
-    strips, start, (_, fmap, row, _) = x.new_zeros(plan.strips), x.storage_offset(), x.stride()
-    for sizes, step, place, to_steps, to in plan.moves:     # as_strided, because slices cost three times as much
-        strips.as_strided(sizes, to_steps, to).copy_(x.as_strided(sizes, (row, fmap, step, 1), start+place))
-    return strips
-
-def _scatter(strips, shape, plan):
-    "The adjoint: each number is added to the pixel that it came from. Images [N,C,H,W]."
-    res = _empty(strips, *shape).zero_()
-    _, fmap, row, _ = res.stride()
-    for sizes, step, place, from_steps, source in plan.moves:
-        res.as_strided(sizes, (row, fmap, step, 1), place).add_(strips.as_strided(sizes, from_steps, source))
-    return res
+def _unstrip(
+    strips:torch.Tensor, # [H+2ph,C·kw,ow·N]
+    size:tuple, # of the images, [N,C,H,W]
+    kw:int, # columns of the kernel
+    stride:tuple, # (rows, columns)
+    padding:tuple, # (rows, columns)
+)->torch.Tensor: # images [N,C,H,W], the batch innermost
+    "The adjoint of `_strips`: each number is added to the pixel that it came from."
+    n, c = size[:2]
+    h, w = size[2:]
+    ph, pw = padding
+    res = strips.new_zeros(h + 2*ph, c, w + 2*pw, n)
+    windows = res.unfold(2, kw, stride[1])                                                 # [H+2ph,C,ow,N,kw]
+    strips = strips.view(len(res), c, kw, windows.shape[2], n)                             # [H+2ph,C,kw,ow,N]
+    for v in range(kw): windows.select(-1, v).add_(strips.select(2, v))
+    return res[ph:ph+h,:,pw:pw+w].permute(3, 1, 0, 2)
 
 # %% ../nbs/12_layout.ipynb #487ad9b5
-def _by_row(x): return x.permute(2, 1, 3, 0).flatten(2)     # [N,C,H,W], batch last → [H,C,W·N]
+def _empty(like, n, c, h, w):
+    "An [N,C,H,W] that lies [H,C,W,N], and is no view: a ReLU may work in it."
+    return like.new_empty_strided((n, c, h, w), (1, w*n, c*w*n, n))
 
 class _ThinConv2d(Function):
     "One product for each row of the result; on the way back, for the weights and for the images too."
     @staticmethod
-    def forward(ctx, x, weight, bias, plan):
-        strips, kernels = _gather(x, plan), weight.transpose(1, 2).flatten(1)  # [nf,kh·C·kw]
-        ctx.plan = plan
+    def forward(ctx, x, weight, bias, stride, padding, grid):
+        kh, kw = weight.shape[2:]
+        strips = _strips(x, kw, stride, padding)
+        ctx.stride, ctx.padding = stride, padding
         ctx.save_for_backward(x, weight, strips if ctx.needs_input_grad[1] else None)
-        res = _empty(x, *plan.out)                                             # no view: a ReLU may work in place
-        by_row = _by_row(res)                                                  # [oh,nf,ow·N]
-        factors = kernels.expand(len(by_row), -1, -1), strips.as_strided(*plan.blocks)
-        torch.bmm(*factors, out=by_row) if bias is None else torch.baddbmm(bias.view(1, -1, 1), *factors, out=by_row)
+        res = _empty(x, len(x), len(weight), *grid)
+        rows = _lines(res).flatten(2)                                                      # [oh,nf,ow·N]
+        factors = _flat_kernels(weight).expand(len(rows), -1, -1), _blocks(strips, kh, stride[0])
+        if bias is None: torch.bmm(*factors, out=rows)
+        else: torch.baddbmm(bias.view(1, -1, 1), *factors, out=rows)
         return res
 
     @staticmethod
-    def backward(ctx, g):                                                      # [N,nf,oh,ow]
-        (x, weight, strips), plan, (need_x, need_w, need_b, _) = ctx.saved_tensors, ctx.plan, ctx.needs_input_grad
+    def backward(ctx, g):                                                                  # [N,nf,oh,ow]
+        x, weight, strips = ctx.saved_tensors
+        needs = ctx.needs_input_grad[:3]
         if torch.is_grad_enabled():           # these gradients will be differentiated: torch's own can be
-            needs = need_x, need_w, need_b
-            return *torch.ops.aten.convolution_backward(g, x, weight, [len(weight)], plan.stride, plan.padding, (1, 1),
-                                                        False, (0, 0), 1, needs), None
-        (nf, c, kh, kw), by_row, dx, dw = weight.shape, _by_row(_last(g)), None, None          # [oh,nf,ow·N]
-        if need_w:
-            dw = by_row.bmm(strips.as_strided(*plan.blocks).transpose(1, 2)).sum(0)            # [nf,kh·C·kw]
-            dw = dw.view(nf, kh, c, kw).transpose(1, 2)
-        if need_x:
-            strips, kernels = g.new_zeros(plan.strips), weight.transpose(1, 2).flatten(1).t()
-            kernels = kernels.expand(len(by_row), -1, -1)
-            for part, *place in plan.parts: strips.as_strided(*place).baddbmm_(kernels[:,part], by_row)
-            dx = _scatter(strips, x.shape, plan)
-        return dx, dw, by_row.sum((0, 2)) if need_b else None, None
+            grads = torch.ops.aten.convolution_backward(g, x, weight, [len(weight)], ctx.stride, ctx.padding, (1, 1),
+                                                        False, (0, 0), 1, needs)
+            return *grads, None, None, None
+        rows = _lines(g).flatten(2)                                                        # [oh,nf,ow·N]
+        dx = _grad_images(rows, x.shape, weight, ctx.stride, ctx.padding) if needs[0] else None
+        dw = _grad_weight(rows, strips, weight, ctx.stride) if needs[1] else None
+        return dx, dw, rows.sum((0, 2)) if needs[2] else None, None, None, None
 
 # %% ../nbs/12_layout.ipynb #0927021d
 def thin_conv2d(
@@ -179,8 +187,8 @@ def thin_conv2d(
     Gradients of gradients work; the transforms of `torch.func` and forward-mode differentiation do not."""
     if isinstance(x, torch.Tensor) and torch.is_autocast_enabled(x.device.type):        # dtypes may differ there
         return batch_last(F.conv2d(x, weight, bias, stride, padding))
-    plan = _plan(x, weight, bias, stride, padding)
-    return _ThinConv2d.apply(x, weight, bias, plan)
+    args = check_conv('thin_conv2d', x, weight, bias, stride, padding)
+    return _ThinConv2d.apply(x, weight, bias, *args[:2], args[3])                  # stride, padding, size of the result
 
 # %% ../nbs/12_layout.ipynb #31a29675
 class ThinConv2d(nn.Conv2d):
@@ -194,39 +202,51 @@ class ThinConv2d(nn.Conv2d):
         return super().forward(x)
 
 # %% ../nbs/12_layout.ipynb #93272402
-def _woven(
-    y:torch.Tensor, # [N,4·C,h,w], batch last
-    res:torch.Tensor, # [N,C,2h,2w], batch last; two pixels less each way if shifted
+def _phases(
+    y:torch.Tensor, # [N,4·C,h,w], the batch innermost
     shift:bool, # do the lower phases begin one row later, the right ones one column?
-)->tuple: # two views [h,C,2,w,2,N]
-    "The phases as they lie in `y`, and the pixels of `res` in the same order."
-    (n, c, h, w), (_, fmap, row, col), (_, out_fmap, out_row, out_col) = y.shape, y.stride(), res.stride()
-    sizes, steps = (h-shift, c//4, 2, w-shift, 2, n), (row, 4*fmap, 2*fmap + shift*row, col, fmap + shift*col, 1)
-    out_steps = 2*out_row, out_fmap, out_row, 2*out_col, out_col, 1
-    return y.as_strided(sizes, steps, y.storage_offset()), res.as_strided(sizes, out_steps, res.storage_offset())
+)->torch.Tensor: # [h,2,C,w,2,N]; h-1 and w-1 if shifted
+    "A view: the rows and columns of each phase, in the order of the result."
+    n, c = y.shape[:2]
+    h, w = y.shape[2:]
+    y = _lines(y).view(h, c//4, 2, 2, w, n)
+    if not shift: return y.permute(0, 2, 1, 4, 3, 5)
+    y = y.unfold(0, 2, 1).diagonal(0, 2, -1)            # phase i from the i-th of two rows: [h-1,C,2,w,N,2]
+    y = y.unfold(3, 2, 1).diagonal(0, 2, -1)            # the same with columns: [h-1,C,w-1,N,2,2]
+    return y.permute(0, 4, 1, 2, 5, 3)
 
-class _Shuffle(Function):
-    "One strided copy; on the way back, one in the other direction."
+def _woven(
+    x:torch.Tensor, # [N,C,2h,2w], the batch innermost
+)->torch.Tensor: # [h,2,C,w,2,N], a view
+    n, c = x.shape[:2]
+    h, w = x.shape[2:]
+    return _lines(x).view(h//2, 2, c, w//2, 2, n)
+
+class _Weave(Function):
+    "Phases into one image: a strided copy."
     @staticmethod
     def forward(ctx, y, shift):
-        ctx.shape, ctx.shift, (n, c, h, w) = y.shape, shift, y.shape
-        res = _empty(y, n, c//4, 2*(h-shift), 2*(w-shift))
-        phases, pixels = _woven(_last(y), res, shift)
-        pixels.copy_(phases)
+        ctx.size, ctx.shift = y.shape, shift
+        n, c = y.shape[:2]
+        h, w = (2*(o-shift) for o in y.shape[2:])
+        res = _empty(y, n, c//4, h, w)
+        _woven(res).copy_(_phases(y, shift))
         return res
-
     @staticmethod
-    def backward(ctx, g):
-        if torch.is_grad_enabled():                         # in steps that can be differentiated again
-            parts = F.pixel_unshuffle(g, 2)
-            if not ctx.shift: return parts, None
-            parts = [F.pad(parts[:,2*i+j::4], (j, 1-j, i, 1-i)) for i, j in product(range(2), range(2))]
-            return torch.stack(parts, 2).flatten(1, 2), None
-        res = _empty(g, *ctx.shape).zero_()
-        phases, pixels = _woven(res, _last(g), ctx.shift)
-        phases.copy_(pixels)
-        return res, None
+    def backward(ctx, g): return _Unweave.apply(g, ctx.size, ctx.shift), None
 
+class _Unweave(Function):
+    "The adjoint: the same copy the other way."
+    @staticmethod
+    def forward(ctx, g, size, shift):
+        ctx.shift = shift
+        res = _empty(g, *size).zero_()
+        _phases(res, shift).copy_(_woven(g))
+        return res
+    @staticmethod
+    def backward(ctx, g): return _Weave.apply(g, ctx.shift), None, None
+
+# %% ../nbs/12_layout.ipynb #799b5278
 def shuffle_batch_last(
     y:torch.Tensor, # [N,4·C,h,w]; fast if it lies batch last
     shift:bool=False, # let the lower phases begin one row later, the right ones one column?
@@ -237,4 +257,4 @@ def shuffle_batch_last(
     if shift not in (0, 1): raise ValueError(f'shuffle_batch_last: shift must be True or False, got {describe(shift)}.')
     if shift and min(y.shape[2:])<2:
         raise ValueError(f'shuffle_batch_last: shifted phases need two rows and two columns, got {describe(y)}.')
-    return _Shuffle.apply(y, bool(shift))
+    return _Weave.apply(y, bool(shift))

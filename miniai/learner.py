@@ -25,11 +25,11 @@ from .metrics import History
 from .progress import LRFinderCB, MetricsCB, ProgressCB
 
 _all_ = ['Callback', 'CancelBatchException', 'CancelEpochException', 'CancelFitException', 'CancelStepException',
-         'DeviceCB', 'LRFinderCB', 'LossTermCB', 'MetricsCB', 'ProgressCB', 'ReconstructCB', 'SingleBatchCB', 'TrainCB', 'run_cbs',
-         'to_cpu', 'with_cbs']                               # handed on: who imports a Learner needs them
+         'DeviceCB', 'LRFinderCB', 'LossTermCB', 'MetricsCB', 'ProgressCB', 'ReconstructCB', 'SingleBatchCB', 'TrainCB',
+         'run_cbs', 'to_cpu', 'with_cbs']                    # handed on: who imports a Learner needs them
 
 # %% ../nbs/23_learner.ipynb #4460536d
-_idle = dict.fromkeys(['n_epochs', 'epochs', 'epoch', 'dl', 'iter', 'batch', 'preds', 'targs', 'loss', 'training', 'handlers'])
+_idle = dict.fromkeys('n_epochs epochs epoch dl iter batch preds targs loss training handlers'.split())
 
 class Learner:
     "A training loop that callbacks fill: see `fit` for the events, `TrainCB` for the usual stages."
@@ -55,7 +55,7 @@ class Learner:
     def zero_grad(self): self.callback('zero_grad')
 
     @property
-    def opt(self):
+    def opt(self)->optim.Optimizer|None:
         "The optimizer: made by the first fit, or set by you."
         return self._opt
 
@@ -149,7 +149,7 @@ def fit(
         self.handlers, self.history = Handlers(self.cbs), History()
         vars(self).update({k: None for k in _idle if k!='handlers'}, n_epochs=n_epochs, epochs=range(n_epochs))
         self._check_stages(train)
-        if train and self.loader(True) is None: raise ValueError('Learner: no training data. Pass dls=DataLoaders(…).')
+        if train and self.loader(True) is None: raise ValueError('Learner: no training data. Pass dls=DataLoaders(…)')
         if train: self._set_opt(lr)
         self._fit(train, valid and self.loader(False) is not None)
 
@@ -189,7 +189,7 @@ def _check_stages(self:Learner, train):
     who = {o: [type(cb).__name__ for cb in self.cbs if listener(cb, o) is not None]
               + [c.__name__ for c in own if getattr(c, o) is not getattr(Learner, o)] for o in stages}
     for stage, names in who.items():
-        if len(names)>1: raise TypeError(f"Learner: {stage} is done by {' and by '.join(names)}. Leave one of them out.")
+        if len(names)>1: raise TypeError(f"Learner: {stage} is done by {' and by '.join(names)}. Leave one out.")
     gone = [o for o in (stages[:4] if train else stages[:2]) if not who[o]]
     if gone: raise TypeError(f"Learner: nobody does {', '.join(gone)}. Add TrainCB() to cbs, or use TrainLearner.")
 
@@ -217,7 +217,7 @@ def _check_own(self:Learner, params):
     held = {id(p) for g in self.opt.param_groups for p in g['params']}
     if not any(id(p) in held for p in params):
         raise ValueError("Learner: learn.opt holds none of the model's parameters, so it would train nothing. It was "
-                         'made for another model, or before layers were replaced. Make it anew, or set learn.opt = None.')
+                         'made for another model, or before layers were replaced. Make it anew, or set opt = None.')
 
 # %% ../nbs/23_learner.ipynb #252c49cd
 class TrainLearner(Learner):

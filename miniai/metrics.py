@@ -127,7 +127,8 @@ class MSE(Metric):
     "Mean squared error over all numbers. `add(inp, targ)`: two float tensors of one shape, [N,…]."
     def calc(self, inp, targ=None):
         if inp.shape!=targ.shape:
-            raise ValueError(f'{type(self).__name__}: shapes differ, {describe(inp)} and {describe(targ)}; they would broadcast.')
+            raise ValueError(f'{type(self).__name__}: shapes differ, {describe(inp)} and {describe(targ)}; '
+                             'they would broadcast.')
         return (inp-targ).float().square_().mean()
 
     def add(self, inp, targ=None, n:int=1)->None:

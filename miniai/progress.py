@@ -31,7 +31,7 @@ class MetricsCB(Callback):
         taken = {'loss', 'epoch', 'part'} & {*self.metrics}
         if taken: raise ValueError(f'MetricsCB: {taken.pop()} is a column already; name your metric otherwise.')
         if len(self.metrics)<len(named):
-            raise ValueError('MetricsCB: two metrics have one name. Give them names: MetricsCB(top1=TopK(1), top3=TopK(3)).')
+            raise ValueError('MetricsCB: two metrics have one name. Name them: MetricsCB(top1=TopK(1), top3=TopK(3)).')
         self.verbose, self.history = verbose, History()
         sums = self.metrics and all(getattr(o, 'sums', False) for o in self.metrics.values())
         self.together = Together(self._judge) if sums else None
@@ -47,7 +47,8 @@ class MetricsCB(Callback):
         for o in self.metrics.values(): o.reset()
 
     def after_batch(self, learn):
-        loss, n, targs = learn.loss, batch_size(learn.batch), getattr(learn, 'targs', None)
+        loss, n = learn.loss, batch_size(learn.batch)
+        targs = getattr(learn, 'targs', None)
         self.losses.append(loss.detach() if isinstance(loss, torch.Tensor) else torch.tensor(float(loss)))
         self.ns.append(n)
         if not self.metrics: return
@@ -81,6 +82,7 @@ def after_epoch(self:MetricsCB, learn):
     if self.together: self.together.flush()
     if not self.losses: raise ValueError('MetricsCB: no batch of this epoch came to its end.')
     part = 'train' if learn.training else 'valid'
+    self.history = learn.history                     # a fit inside this one had its own
     self.history.note(learn.epoch, part, self._results())
     if self.quiet: return
     numbers = (f'{k} {v:.4f}' for k, v in self.history[-1].items() if k not in ('epoch', 'part'))
@@ -103,7 +105,8 @@ class ProgressCB(Callback):
 
     def before_fit(self, learn):
         from fastprogress.fastprogress import IN_NOTEBOOK, master_bar
-        self.row, self.table, self.losses, self.valid = {}, [], [], []
+        self.row, self.table = {}, []
+        self.losses, self.valid = [], []
         live = learn.n_epochs>0 and (IN_NOTEBOOK or sys.stdout.isatty())
         self.mbar, self.bar = master_bar(range(learn.n_epochs)) if live else None, None
         self.plotting, self.drawn = self.plot and IN_NOTEBOOK, 0
@@ -224,7 +227,8 @@ def suggest(self:LRFinderCB)->float|None: # None if the loss never fell
 @patch
 def valley(self:LRFinderCB)->float|None: # None if the loss never fell
     "The middle, on a logarithmic scale, of the longest stretch of rates on which the smoothed loss falls."
-    s, best, start = self.smooth(), (0, 0), 0
+    s, start = self.smooth(), 0
+    best = 0, 0                                      # length and start of the longest fall
     for i in range(1, len(s)):
         if not s[i]<s[i-1]: start = i
         best = max(best, (i-start, start))

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from fastcore.xdg import xdg_cache_home
 
-from .core import atomic_write, check_choice
+from .core import atomic_write, check_choice, check_int, describe
 
 # %% ../nbs/03_sources.ipynb #75ce4cf4
 def read_idx(
@@ -35,7 +35,7 @@ def read_idx(
                 raise damaged(f'it begins with {head[:4].hex()}, not {bytes([0, 0, 8, ndim]).hex()}')
             dims = [int(o) for o in np.frombuffer(head, '>u4', offset=4)]
             n = math.prod(dims)
-            if n>path.stat().st_size*1032: raise damaged(f'its head promises {dims}, more than so small a file can hold')
+            if n>path.stat().st_size*1032: raise damaged(f'its head promises {dims}, more than the file can hold')
             body = bytearray()
             while part := f.read(min(n+1-len(body), 1<<20)): body += part        # read(n+1) would take n bytes at once
     except (EOFError, gzip.BadGzipFile, zlib.error) as e: raise damaged(e) from e
@@ -52,19 +52,30 @@ class ImageData(NamedTuple):
     source:str # where it came from
 
 # %% ../nbs/03_sources.ipynb #6abf69fe
+def _check_cut(x, y, n, groups)->None:
+    "`ValueError` or `TypeError` if `cut` cannot work with these."
+    check_int('cut', 'n', n)
+    if len(x)!=len(y): raise ValueError(f'cut: {len(x)} images but {len(y)} labels.')
+    if groups.shape!=(len(x),):
+        raise ValueError(f'cut: groups must name one group for each of {len(x)} images, got {describe(groups)}.')
+
 def cut(
     pair:tuple, # images [N,…] and labels [N]
-    n:int, # images to put aside; a few more if groups are large
+    n:int, # images to put aside; a few more if the last group holds more than were missing
     groups:torch.Tensor|None=None, # [N], a number for each writer, page or person; None: each image is its own group
     seed:int=0, # decides which groups
-)->tuple: # two pairs, the rest and what was put aside, both in their old order
-    "Put whole groups aside until they hold `n` images. `ValueError` if none would be left."
+)->tuple[tuple, tuple]: # what is left, and what was put aside; pairs as well, both in their old order
+    """A hold-out split that never tears a group: put groups aside, in random order, until they hold `n` images.
+
+    `ValueError` if nothing would be left, or lengths do not fit; `TypeError` if `n` is no whole number."""
     x, y = pair
-    groups = torch.arange(len(x)) if groups is None else groups
+    groups = torch.arange(len(x)) if groups is None else torch.as_tensor(groups)
+    _check_cut(x, y, n, groups)
     names, sizes = groups.unique(return_counts=True)
     order = torch.randperm(len(names), generator=torch.Generator().manual_seed(seed))
     k = int((sizes[order].cumsum(0)<n).sum()) + 1                                # so many groups hold n
-    if k>=len(names): raise ValueError(f'cut: {len(x)} images in {len(names)} groups, too few to put {n} aside.')
+    if k>=len(names): raise ValueError(
+        f'cut: cannot put {n} of {len(x)} images aside in whole groups: {len(names)} groups, none would be left.')
     aside = torch.isin(groups, names[order[:k]])
     return tuple((x[o], y[o]) for o in (~aside, aside))
 
@@ -77,11 +88,11 @@ def _digits()->ImageData:
     d = load_digits()
     x = F.interpolate(torch.tensor(d.images, dtype=torch.float32)[:,None]/16, size=(28,28), mode='bicubic')
     x, y = (x.clamp(0, 1)*255).round().byte(), torch.tensor(d.target)
-    forms = torch.bucketize(torch.arange(len(x)), torch.tensor(_form_begins), right=True)
-    known, test = cut((x, y), 250, forms)
-    left = cut((x, forms), 250, forms)[0][1]                                     # the forms of what is known
-    train, valid = cut(known, 250, left)
-    return ImageData(train, valid, test, [str(o) for o in range(10)], 'scikit-learn')
+    ids = torch.arange(len(x))
+    forms = torch.bucketize(ids, torch.tensor(_form_begins), right=True)         # 1 to 14
+    known, test = [o for o, _ in cut((ids, ids), 250, forms)]                    # numbers of images, not yet images
+    train, valid = [o for o, _ in cut((known, known), 250, forms[known])]
+    return ImageData(*((x[o], y[o]) for o in (train, valid, test)), [str(o) for o in range(10)], 'scikit-learn')
 
 # %% ../nbs/03_sources.ipynb #f42d97bb
 _fashion = ['T-shirt/top', 'Trouser', 'Pullover', 'Dress', 'Coat', 'Sandal', 'Shirt', 'Sneaker', 'Bag', 'Ankle boot']
@@ -118,22 +129,26 @@ def _unpickle(
         raise ValueError(f'{path} is damaged or no CIFAR file: {e}. Fetch it again.') from e
 
 # %% ../nbs/03_sources.ipynb #fd4c5222
-_cifar_files = {'cifar10': ('cifar-10-batches-py', [f'data_batch_{i}' for i in range(1,6)], 'test_batch',
-                            'batches.meta', 'labels', 'label_names'),
-                'cifar100': ('cifar-100-python', ['train'], 'test', 'meta', 'fine_labels', 'fine_label_names')}
+_cifar_files = {'cifar10': dict(folder='cifar-10-batches-py', train=[f'data_batch_{i}' for i in range(1,6)],
+                                test='test_batch', meta='batches.meta', labels='labels', names='label_names'),
+                'cifar100': dict(folder='cifar-100-python', train=['train'], test='test',
+                                 meta='meta', labels='fine_labels', names='fine_label_names')}
 
 def _read_cifar(
     folder:Path, # holds the files of the Python version, or the folder they come in
     name:str, # cifar10 or cifar100
 )->ImageData:
     "CIFAR-10 or CIFAR-100 from the files of its Python version. https://www.cs.toronto.edu/~kriz/cifar.html"
-    inner, train, test, meta, labels, names = _cifar_files[name]
-    if (folder/inner).is_dir(): folder = folder/inner
+    known = _cifar_files[name]
+    if (folder/known['folder']).is_dir(): folder = folder/known['folder']
     def split(files):
         parts = [_unpickle(folder/o) for o in files]
         rows = np.concatenate([o['data'] for o in parts])
-        return (torch.from_numpy(rows.reshape(-1, 3, 32, 32)), torch.tensor([y for o in parts for y in o[labels]]))
-    try: return ImageData(split(train), None, split([test]), list(_unpickle(folder/meta)[names]), 'MINIAI_DATA')
+        y = torch.tensor([i for o in parts for i in o[known['labels']]])
+        return torch.from_numpy(rows.reshape(-1, 3, 32, 32)), y
+    try:
+        classes = list(_unpickle(folder/known['meta'])[known['names']])
+        return ImageData(split(known['train']), None, split([known['test']]), classes, 'MINIAI_DATA')
     except (KeyError, TypeError, ValueError) as e: raise ValueError(f'{folder}: not the files of {name}: {e!r}.') from e
 
 # %% ../nbs/03_sources.ipynb #dbe19a0a
@@ -146,7 +161,7 @@ def _fetch(
     "The dataset `repo` from the hub, as a `DatasetDict`; the only place that speaks to the network."
     import datasets
     from huggingface_hub import HfApi
-    if not datasets.config.HF_HUB_OFFLINE: HfApi().dataset_info(repo, timeout=5)   # load_dataset alone tries for 23 s
+    if not datasets.config.HF_HUB_OFFLINE: HfApi().dataset_info(repo, timeout=5)   # load_dataset alone tries long
     return datasets.load_dataset(repo)
 
 def _from_hub(
@@ -205,6 +220,7 @@ def _read_cache(
     except (SafetensorError, KeyError, TypeError, ValueError, OSError): pass
     warnings.warn(f'the cached copy {path.name} is damaged and will be made again')
 
+# %% ../nbs/03_sources.ipynb #b3694e7a
 def _write_cache(
     path:Path, # where to
     d:ImageData, # what to keep
@@ -246,6 +262,21 @@ def _key(
     files = [(str(o), o.stat().st_size, o.stat().st_mtime_ns) for o in paths]
     return 'local-' + hashlib.sha1(repr(files).encode()).hexdigest()[:12]
 
+# %% ../nbs/03_sources.ipynb #07f8f0ed
+def _decode(name:str, folder:Path|None, source:str)->ImageData:
+    "Read `name` from scikit-learn, from the folder or from the hub."
+    if name=='digits': return _digits()
+    if folder: return _read_cifar(folder, name) if name in _cifar_files else _read_idx_folder(
+        folder, _fashion if name=='fashion_mnist' else [str(o) for o in range(10)])
+    where = f'{name} is not in {os.environ.get("MINIAI_DATA") or "$MINIAI_DATA (not set)"}'
+    first = _cifar_files[name]['folder'] if name in _cifar_files else 'train-images-idx3-ubyte.gz (and the other three)'
+    fix = f"Set MINIAI_DATA to a folder holding {name}/{first}, or use load('digits'), which needs no download."
+    if source=='local': raise FileNotFoundError(f'{where}. {fix}')
+    try: return _from_hub(name)
+    except Exception as e: raise FileNotFoundError(
+        f'{where} and the hub cannot be reached ({type(e).__name__}). {fix}') from e
+
+# %% ../nbs/03_sources.ipynb #4cd5e2d1
 def load_tensors(
     name:str, # digits, mnist, fashion_mnist, cifar10 or cifar100
     source:str='auto', # 'local': only `$MINIAI_DATA`; 'hub': only the Hugging Face hub; 'auto': in this order
@@ -266,16 +297,3 @@ def load_tensors(
         return load_tensors(standin)
     _write_cache(path, d)
     return d
-
-def _decode(name, folder, source)->ImageData:
-    "Read `name` from the folder, from scikit-learn or from the hub."
-    if name=='digits': return _digits()
-    if folder: return _read_cifar(folder, name) if name in _cifar_files else _read_idx_folder(
-        folder, _fashion if name=='fashion_mnist' else [str(o) for o in range(10)])
-    where = f'{name} is not in {os.environ.get("MINIAI_DATA") or "$MINIAI_DATA (not set)"}'
-    first = 'train-images-idx3-ubyte.gz (and the other three)' if name not in _cifar_files else _cifar_files[name][0]
-    fix = f"Set MINIAI_DATA to a folder holding {name}/{first}, or use load('digits'), which needs no download."
-    if source=='local': raise FileNotFoundError(f'{where}. {fix}')
-    try: return _from_hub(name)
-    except Exception as e: raise FileNotFoundError(
-        f'{where} and the hub cannot be reached ({type(e).__name__}). {fix}') from e

@@ -167,7 +167,7 @@ class CUDAClock(CPUClock):
         event=None, # class of events, None for `torch.cuda.Event`
     ): self.stream, self.event = stream, event or torch.cuda.Event
 
-    def now(self):
+    def now(self)->'torch.cuda.Event':
         "Put an event into the queue, and do not wait."
         event = self.event(enable_timing=True)
         event.record(self.stream)

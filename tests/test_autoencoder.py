@@ -172,3 +172,98 @@ def test_yardsticks_refuse_what_does_not_fit(yardstick):
         with pytest.raises(ValueError, match='one shape'): yardstick(a, b)
     with pytest.raises(TypeError, match='float'): yardstick(x.byte(), x)
     assert yardstick(x.bfloat16().requires_grad_(), x.bfloat16())>=0
+
+def heard(layer, x):
+    "How often each of the two layers is called, with hooks of four kinds."
+    calls, (up, conv) = [], list(layer)[:2]
+    kinds = [up.register_forward_hook, conv.register_forward_pre_hook, conv.register_forward_hook, conv.register_full_backward_hook]
+    hooks = [register(lambda *args, i=i: calls.append(i)) for i, register in enumerate(kinds)]
+    layer(x).sum().backward()
+    for h in hooks: h.remove()
+    return sorted(calls)
+
+def test_hooks_on_its_layers_fire():
+    torch.manual_seed(0)
+    layer, x = deconv(2, 3), torch.rand(2, 2, 4, 4, requires_grad=True)
+    assert len(layer.bypassed)==2 and heard(layer, x)==heard(deconv(2, 3, fast=False), x)==[0, 1, 2, 3]
+    assert len(layer.bypassed)==2                            # the hooks are gone
+    for i in (0, 1):
+        for kind in ('forward', 'forward_pre', 'full_backward', 'full_backward_pre'):
+            hook = getattr(layer[i], f'register_{kind}_hook')(lambda *args: None)
+            assert not layer.bypassed, (i, kind)
+            hook.remove()
+    layer[2].register_forward_hook(lambda *args: None)       # this one is called in any case
+    assert layer.bypassed
+
+@pytest.mark.parametrize('change', [
+    dict(up=nn.Upsample(scale_factor=2, mode='bilinear')), dict(up=nn.Upsample(scale_factor=3)), dict(up=nn.Upsample(size=9)),
+    dict(up=nn.UpsamplingNearest2d(scale_factor=2)), dict(up=nn.Identity()), dict(conv=nn.Conv2d(2, 2, 3, padding=1, padding_mode='reflect')),
+    dict(conv=nn.Conv2d(2, 2, 3, padding=1, stride=2)), dict(conv=nn.Conv2d(2, 2, 3, padding=2, dilation=2)),
+    dict(conv=nn.Conv2d(2, 2, 3, padding=1, groups=2)), dict(conv=nn.Conv2d(2, 2, 3)), dict(conv=nn.Conv2d(2, 2, 2, padding=1)),
+    dict(conv=nn.Conv2d(2, 2, (3, 1), padding=(1, 0))), dict(conv=nn.Conv2d(2, 2, 3, padding='same')), dict(conv=nn.Sequential(nn.Conv2d(2, 2, 1)))])
+def test_layers_of_another_kind_are_called(change):
+    from miniai.summary import summary
+    torch.manual_seed(0)
+    layer, x = deconv(2, 2), torch.rand(2, 2, 5, 6)
+    for name, o in change.items(): layer[('up', 'conv').index(name)] = o
+    assert not layer.bypassed and torch.equal(layer(x), nn.Sequential(*layer)(x))
+    assert summary(layer, x).macs==summary(nn.Sequential(*layer), x).macs
+
+def test_a_deconv_of_any_length():
+    from miniai.autoencoder import Deconv
+    x = torch.rand(1, 2, 3, 3)
+    assert torch.equal(Deconv()(x), x) and torch.equal(Deconv(nn.ReLU())(-x), torch.zeros_like(x))
+
+def test_a_profiler_counts_the_fast_way():
+    from torch.utils.flop_counter import FlopCounterMode
+    count = {}
+    for fast in (True, False):
+        with FlopCounterMode(display=False) as mode: deconv(4, 8, fast=fast)(torch.rand(2, 4, 5, 5))
+        count[fast] = mode.get_total_flops()
+    assert count[True]==count[False]*16/36
+
+def test_no_deprecated_layer():
+    assert not [m for m in ConvAutoencoder(4).modules() if isinstance(m, nn.UpsamplingNearest2d)]
+
+def test_only_a_batch_norm_makes_a_bias_useless():
+    from functools import partial
+    group, keeps = partial(nn.GroupNorm, 2), lambda norm, **kw: deconv(3, 4, norm=norm, **kw)[1].bias is not None
+    assert not keeps(nn.BatchNorm2d) and not keeps(partial(nn.BatchNorm2d, eps=1e-3)) and keeps(group) and keeps(None)
+    assert keeps(nn.BatchNorm2d, bias=True) and not keeps(group, bias=False)
+    layer, x = deconv(3, 4, act=None, norm=group), torch.rand(2, 3, 4, 4)
+    before = layer(x)
+    with torch.no_grad(): layer[1].bias.copy_(torch.tensor([9., 0, 0, 0]))       # a bias of one channel moves the others of its group
+    assert (layer(x)-before).abs().max()>1
+
+import json
+configs = [{}, dict(latent=None), dict(latent=40), dict(latent=8, hidden=()), dict(hidden=(7, 5), ni=3, size=(9, 14), widths=(4,)), dict(act=None, norm=None),
+           dict(act=True, out_act=None, fast=False), dict(act=nn.GELU, norm=nn.InstanceNorm2d), dict(size=torch.tensor(28), latent=torch.tensor(3))]
+
+@pytest.mark.parametrize('kw', configs)
+def test_config_builds_the_same_model(kw):
+    a = ConvAutoencoder(**kw)
+    config = json.loads(json.dumps(a.config))
+    b = ConvAutoencoder.from_config(config)
+    assert config==a.config==b.config and repr(a)==repr(b)
+    assert list(config)==['latent', 'widths', 'hidden', 'ni', 'size', 'act', 'norm', 'out_act', 'fast']
+    assert [str(o) for o in a.modules()]==[str(o) for o in b.modules()]
+    b.load_state_dict(a.state_dict())
+    x = torch.rand(2, a.ni, *a.size)
+    assert torch.equal(a.eval()(x), b.eval()(x))
+    assert all(o.fast==a.fast for o in b.modules() if hasattr(o, 'bypassed'))
+
+def test_every_argument_is_in_the_config():
+    from inspect import signature
+    assert {*signature(ConvAutoencoder).parameters}=={*ConvAutoencoder().config}
+
+@pytest.mark.parametrize('arg, cls', [('norm', lambda n: nn.GroupNorm(1, n)), ('act', type('Mine', (nn.ReLU,), {})), ('out_act', lambda: nn.Hardtanh(0, 1))])
+def test_config_refuses_what_has_no_name(arg, cls):
+    m = ConvAutoencoder(4, **{arg: cls})
+    assert m(torch.rand(2, 1, 28, 28)).shape==(2, 1, 28, 28)                     # it works, it only cannot be written
+    with pytest.raises(ValueError, match=f'{arg} is .*torch.nn'): m.config
+
+@pytest.mark.parametrize('change, word', [(dict(act='Nothing'), 'act'), (dict(norm='functional'), 'norm'), (dict(out_act=3), 'out_act'),
+                                          (dict(colour=3), 'colour'), (dict(latent=0), 'latent'), (dict(widths=[]), 'empty')])
+def test_from_config_refuses(change, word):
+    with pytest.raises(ValueError, match=word): ConvAutoencoder.from_config(ConvAutoencoder().config | change)
+    with pytest.raises(ValueError, match='size'): ConvAutoencoder.from_config({k: v for k, v in ConvAutoencoder().config.items() if k!='size'})

@@ -11,6 +11,7 @@ from torch import nn
 from miniai import cnn as M
 from miniai.cnn import FixedFlatten, n_params, simple_cnn
 from miniai.conv import conv
+from miniai.core import describe
 
 def course_cnn(): return nn.Sequential(conv(1, 4), conv(4, 8), conv(8, 16), conv(16, 16), conv(16, 10, act=False), nn.Flatten())
 
@@ -189,6 +190,47 @@ def test_five_of_nine_weights_of_the_last_block_are_idle():
     run(m, torch.rand(8, 1, 28, 28))
     grad = m[4].weight.grad
     assert grad[:,:,0].abs().max() == 0 and grad[:,:,:,0].abs().max() == 0 and grad[:,:,1:,1:].abs().max() > 0
+
+# --- the lesson's exercises
+def test_checks_reject_the_empty_stubs_and_accept_the_solutions():
+    import json, re
+    from pathlib import Path
+    nb = Path(__file__).parents[1]/'nbs/13_cnn.ipynb'
+    cells = [''.join(c['source']) for c in json.loads(nb.read_text(encoding='utf-8'))['cells'] if c['cell_type']=='code']
+    stubs = [i for i, o in enumerate(cells) if re.match(r'# \d\. your turn', o)]
+    assert len(stubs) >= 3
+    for i in stubs:
+        space = dict(torch=torch, nn=nn, F=F, n_params=n_params, simple_cnn=simple_cnn, describe=describe)
+        stub, check, solution = cells[i:i+3]
+        exec(stub, space)
+        exec(check, space)
+        name, = re.findall(r'^def (\w+)', stub, re.M)
+        tests, = re.findall(r'^def (check_\w+)', check, re.M)
+        with pytest.raises(AssertionError, match='should return'): space[tests](space[name])
+        exec(solution, space)
+        assert f'{tests}({name})' in solution
+
+# --- what the lesson says about shifts
+def test_strided_and_pooled_blocks_follow_even_shifts_only():
+    torch.manual_seed(0)
+    x = torch.randint(0, 5, (1, 1, 32, 32)).float()                     # whole numbers: sums without rounding
+    def shift(t, d): return F.pad(t, (d, -d))
+    for down in ('stride', 'max'):
+        block = simple_cnn((3,), down=down, head='pool')[:-3]
+        with torch.no_grad():
+            for p in block.parameters(): p.copy_(torch.randint(-3, 4, p.shape).float())
+            old = block(x)
+            for d in (1, 2, 3, 4):
+                new = block(shift(x, d))
+                hits = [k for k in range(d + 1) if torch.equal(new[...,4:-4,4:-4], shift(old, k)[...,4:-4,4:-4])]
+                assert hits == ([d//2] if d%2==0 else [])
+
+def test_mean_head_forgets_places_that_a_dense_head_keeps():
+    torch.manual_seed(0)
+    maps = torch.rand(2, 5, 7, 7)
+    for head, same in (('pool', True), ('dense', False)):
+        m = simple_cnn((5,), head=head, size=14)[1:]
+        assert torch.allclose(m(maps), m(maps.roll(3, -1)), atol=1e-6) == same
 
 def test_handles_of_the_module():
     assert set(M.__all__) == {'n_params', 'FixedFlatten', 'simple_cnn'}

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from miniai import conv as M
-from miniai.conv import apply_kernel, check_conv, conv, conv2d_loop, conv_out_size
+from miniai.conv import apply_kernel, check_conv, conv, conv2d_loop, conv_out_size, needs_bias
 
 def cases(n, seed=0):
     "Random arguments: shapes, strides, paddings, dilations, groups; ints and pairs; only those in which a window fits."
@@ -159,6 +159,28 @@ def test_guard(args, kw, exc, words):
     assert e.match(words)
     with pytest.raises(exc, match='^mine: '): check_conv('mine', *args, **kw)
 
+@pytest.mark.parametrize('size, ni, last', [
+    ((4, 28, 28, 1), 1, True), ((4, 8, 9, 3), 3, True), ((4, 427, 640, 3), 3, True),     # few channels behind a large image
+    ((4, 14, 14, 32), 32, True),                                                         # many, behind a square
+    ((4, 3, 28, 28), 28, False), ((4, 1, 28, 28), 28, False), ((4, 3, 28, 1), 1, False), # 1 and 3 are channels where they stand
+    ((4, 16, 4, 4), 4, False), ((4, 8, 32, 32), 32, False), ((4, 16, 8, 12), 12, False), # a width that happens to be ni
+    ((4, 5, 8, 8), 3, False)])
+def test_channels_last_is_said_only_where_sizes_say_so(size, ni, last):
+    with pytest.raises(ValueError, match='takes') as e: check_conv('f', torch.rand(size), torch.rand(2, ni, 1, 1))
+    assert ('permute' in str(e.value)) == last
+
+def test_a_right_call_makes_no_words(monkeypatch):
+    for o in ('describe', 'check_tensor', 'check_int'): monkeypatch.setattr(M, o, None)          # any use would raise
+    conv_args = torch.rand(2, 4, 29, 27), torch.rand(6, 2, 3, 3), torch.rand(6)
+    M._grid.cache_clear()
+    monkeypatch.setattr(M, 'conv_out_size', lambda *o, who: 5)
+    assert check_conv('f', *conv_args, (2, 1), 1, 1, 2) == ((2, 1), (1, 1), (1, 1), (5, 5))
+    M._grid.cache_clear()
+
+def test_sizes_are_kept_but_not_for_ever():
+    for n in range(1, 1100): check_conv('f', torch.rand(1, 1, n, 3, device='meta'), torch.rand(1, 1, 1, 1, device='meta'))
+    assert M._grid.cache_info().currsize <= M._grid.cache_info().maxsize <= 1000
+
 def test_guard_on_another_device():
     for dev in [d for d, ok in (('cuda', torch.cuda.is_available()), ('mps', torch.backends.mps.is_available())) if ok]:
         with pytest.raises(ValueError, match=f'x is on {dev}'): conv2d_loop(x.to(dev), w)
@@ -195,6 +217,46 @@ def test_block_norm_and_bias():
     assert conv(1, 2, bias=False)[0].bias is None and conv(1, 2, norm=nn.BatchNorm2d, bias=True)[0].bias is not None
     assert conv(1, 8, norm=partial(nn.GroupNorm, 4))[1].num_channels == 8
 
+batch_norms = [nn.BatchNorm2d, nn.SyncBatchNorm, nn.LazyBatchNorm2d, partial(nn.BatchNorm2d, eps=1e-3), lambda nf: nn.BatchNorm2d(nf)]
+other_norms = [partial(nn.GroupNorm, 4), partial(nn.GroupNorm, 1), nn.InstanceNorm2d, partial(nn.LocalResponseNorm, alpha=0.5),
+               lambda nf: nn.LayerNorm([nf, 14, 14]), lambda nf: nn.Identity()]
+
+@pytest.mark.parametrize('norm', batch_norms)
+def test_a_batch_norm_replaces_the_bias(norm):
+    assert conv(1, 8, norm=norm)[0].bias is None and not needs_bias(norm(8))
+    assert conv(1, 8, norm=norm, bias=True)[0].bias is not None
+
+@pytest.mark.parametrize('norm', other_norms)
+def test_other_norms_keep_the_bias(norm):
+    assert conv(1, 8, norm=norm)[0].bias is not None and needs_bias(norm(8)) and needs_bias(None)
+    assert conv(1, 8, norm=norm, bias=False)[0].bias is None
+
+def test_what_a_bias_does_before_a_norm():
+    torch.manual_seed(0)
+    x, bias = torch.randn(16, 1, 28, 28), torch.linspace(-3, 3, 8)
+    def moved(norm):
+        "How far the largest output moves when the convolution gets a bias."
+        block = conv(1, 8, act=None, norm=norm, bias=True)
+        outs = []
+        for b in (torch.zeros(8), bias):
+            block[0].bias.data = b
+            outs.append(block(x))
+        return (outs[0]-outs[1]).abs().max().item()
+    assert moved(nn.BatchNorm2d) < 1e-4
+    assert moved(partial(nn.GroupNorm, 4)) > 1 and moved(partial(nn.GroupNorm, 1)) > 1
+    assert moved(lambda nf: nn.LayerNorm([nf, 14, 14])) > 1
+
+def test_an_error_inside_a_layer_is_its_own():
+    class Broken(nn.Module):
+        def __init__(self, nf=1):
+            super().__init__()
+            self.size = len(nf) if nf!=1 else sum(None)           # a fault of its own: TypeError
+    for kw in (dict(act=Broken), dict(norm=Broken), dict(act=partial(Broken, 2)), dict(act=lambda: Broken())):
+        with pytest.raises(TypeError) as e: conv(1, 8, **kw)
+        assert 'conv:' not in str(e.value) and e.traceback[-1].name=='__init__'
+    with pytest.raises(ValueError, match='divisible'): conv(1, 8, norm=partial(nn.GroupNorm, 3))
+    with pytest.raises(TypeError, match='^conv: act must be a layer class such as nn.ReLU, got Broken: its arguments do not fit'): conv(1, 8, act=partial(Broken, 1, 2))
+
 @pytest.mark.parametrize('args, kw, exc, words', [
     ((0, 8), {}, ValueError, 'ni must be at least 1'), ((1, 8.), {}, TypeError, 'nf must be'), ((1, 8, 3.), {}, TypeError, 'ks must be'),
     ((1, 8, 3, 0), {}, ValueError, 'stride must be'), ((1, 8, (3, 3)), {}, TypeError, 'ks must be'),
@@ -202,7 +264,9 @@ def test_block_norm_and_bias():
     ((1, 8), dict(norm=nn.BatchNorm2d(8)), TypeError, 'norm must be .*BatchNorm2d that is made already'),
     ((1, 8), dict(act=F.relu), TypeError, 'act must be .*relu'), ((1, 8), dict(act='relu'), TypeError, "act must be .*'relu'"),
     ((1, 8), dict(act=lambda: 3), TypeError, 'makes no layer'), ((1, 8), dict(norm=True), TypeError, 'norm must be'),
-    ((1, 8), dict(norm=nn.GroupNorm), TypeError, 'norm must be .*GroupNorm.*partial')])
+    ((1, 8), dict(norm=nn.GroupNorm), TypeError, 'norm must be .*GroupNorm.*num_channels.*partial'),
+    ((1, 8), dict(act=torch.relu), TypeError, 'act must be .*relu: its arguments do not fit'), ((1, 8), dict(norm='batch'), TypeError, 'cannot be called'),
+    ((1, 8), dict(act=nn.Linear), TypeError, 'act must be .*Linear: missing')])
 def test_block_errors(args, kw, exc, words):
     with pytest.raises(exc, match=f'^conv: .*{words}'): conv(*args, **kw)
 

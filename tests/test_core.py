@@ -1,5 +1,5 @@
 "Seeds, devices, walking through batches, files that are whole or not there, and checks that say what came."
-import inspect, os, random
+import copy, inspect, os, random
 from collections import Counter, OrderedDict, UserDict, defaultdict, namedtuple
 
 import numpy as np
@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from miniai.core import (atomic_write, check_choice, check_int, check_tensor, collate, collate_device, def_device,
-    default_device,
-                         describe, keep_random_state, map_tensors, set_seed, show_error, to_cpu, to_device)
+                         default_device, describe, keep_random_state, map_tensors, set_seed, show_error, to_cpu,
+                         to_device, untouched)
 
 
 Pair = namedtuple('Pair', 'image label')
@@ -52,6 +52,55 @@ def test_random_state_is_kept_whatever_happens_inside(exc):
     except (ValueError, KeyboardInterrupt) as e: assert type(e) is exc
     assert three() == expected == inner
 
+class Card:
+    "Stands in for CUDA: counts who asks for its state, and who seeds it."
+    def __init__(self, monkeypatch, awake):
+        self.awake, self.asked, self.state, self.seeds = awake, 0, 'start', []
+        monkeypatch.setattr(torch.cuda, 'is_initialized', lambda: self.awake)
+        monkeypatch.setattr(torch.cuda, 'get_rng_state_all', self.get)
+        monkeypatch.setattr(torch.cuda, 'set_rng_state_all', lambda state: setattr(self, 'state', state))
+        monkeypatch.setattr(torch.cuda, 'manual_seed_all', self.seeds.append)
+    def get(self):
+        self.asked += 1
+        self.awake = True                  # as torch does
+        return self.state
+
+looks = pytest.mark.parametrize('look', [keep_random_state, lambda: untouched(nn.Linear(2, 2), weights=True)])
+
+@looks
+def test_looking_does_not_wake_cuda(look, monkeypatch):
+    card = Card(monkeypatch, awake=False)
+    with look(): three()
+    assert not card.asked and not card.awake and not card.seeds
+
+@looks
+def test_the_state_of_a_card_in_use_is_kept(look, monkeypatch):
+    card = Card(monkeypatch, awake=True)
+    with look(): card.state = 'moved'
+    assert card.asked == 1 and card.state == 'start' and not card.seeds
+
+@looks
+def test_a_card_first_used_inside_begins_again_from_its_seed(look, monkeypatch):
+    set_seed(5)
+    card = Card(monkeypatch, awake=False)
+    with look(): card.awake = True
+    assert card.seeds == [5] and not card.asked
+
+@looks
+def test_a_seed_set_inside_does_not_wait_for_a_sleeping_card(look, monkeypatch):
+    set_seed(5)
+    card = Card(monkeypatch, awake=False)
+    with look(): set_seed(99)
+    assert card.seeds[-1] == 5 and not card.awake
+
+def test_mps_state_is_kept_where_there_is_one(monkeypatch):
+    states = []
+    monkeypatch.setattr(torch.backends.mps, 'is_available', lambda: True)
+    monkeypatch.setattr(torch.mps, 'get_rng_state', lambda: 'start')
+    monkeypatch.setattr(torch.mps, 'set_rng_state', states.append)
+    with keep_random_state(): pass
+    assert states == ['start']
+
 @pytest.fixture
 def deterministic_state(monkeypatch):
     was, bench = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
@@ -75,6 +124,123 @@ def test_deterministic_keeps_the_users_workspace(deterministic_state, monkeypatc
     monkeypatch.setenv('CUBLAS_WORKSPACE_CONFIG', ':16:8')
     set_seed(0, deterministic=True)
     assert os.environ['CUBLAS_WORKSPACE_CONFIG'] == ':16:8'
+
+# looking at a model
+
+def picture(model):
+    "All that may move: modes, tensors by name with their identity and numbers, gradients."
+    tensors = [*model.named_buffers(remove_duplicate=False), *model.named_parameters(remove_duplicate=False)]
+    grads = [(k, None if t.grad is None else (id(t.grad), t.grad.dtype, t.grad.tolist())) for k, t in tensors]
+    return ([m.training for m in model.modules()], list(model.state_dict()), grads,
+            [(k, id(t), t.data_ptr(), t.dtype, t.tolist()) for k, t in tensors])
+
+class Tied(nn.Module):
+    "Two layers with one weight, a buffer that is None, and one that is not saved."
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.bn = nn.Linear(3, 3), nn.Linear(3, 3), nn.BatchNorm1d(3)
+        self.b.weight = self.a.weight
+        self.register_buffer('nothing', None)
+        self.register_buffer('count', torch.zeros(1), persistent=False)
+    def forward(self, x): return self.bn(self.b(self.a(x)))
+
+def swap_buffer(m): m.bn.running_mean = m.bn.running_mean+1
+def change_buffer(m): m.count += 1
+def fill_none(m): m.nothing = torch.ones(2)
+def forget_buffer(m): m.count = None
+def delete_buffer(m): del m.bn.running_var
+def new_buffer(m): m.register_buffer('fresh', torch.ones(1), persistent=False)
+def modes(m): m.eval()
+def one_mode(m): m.bn.training = not m.bn.training
+def forward(m): m(torch.rand(4, 3))
+def other_dtype(m):
+    for b in m.buffers(): b.data = b.data.double()
+
+@pytest.mark.parametrize('weights', [False, True])
+@pytest.mark.parametrize('exc', [None, ValueError, KeyboardInterrupt])
+@pytest.mark.parametrize('act', [swap_buffer, change_buffer, fill_none, forget_buffer, delete_buffer, new_buffer, modes,
+                                 one_mode, forward, other_dtype])
+def test_buffers_and_modes_end_as_they_began(act, exc, weights):
+    set_seed(1)
+    model = Tied()
+    model.a.eval()
+    before, rows = picture(model), copy.deepcopy(model.state_dict())
+    set_seed(3); expected = three()
+    set_seed(3)
+    try:
+        with untouched(model, weights):
+            act(model); three()
+            assert act is one_mode or act is forward or picture(model)!=before
+            if exc: raise exc
+    except (ValueError, KeyboardInterrupt) as e: assert type(e) is exc
+    assert three() == expected and picture(model) == before and not model.nothing
+    assert all(torch.equal(v, rows[k]) for k, v in model.state_dict().items())
+
+def backward(m): m(torch.rand(4, 3)).pow(2).sum().backward()
+def step(m):
+    backward(m)
+    torch.optim.Adam(m.parameters()).step()
+def no_grads(m): m.zero_grad(set_to_none=True)
+def zero_grads(m): m.zero_grad(set_to_none=False)
+def new_weight(m): m.a.weight = nn.Parameter(torch.ones(3, 3))
+def untie(m): m.b.weight = nn.Parameter(m.a.weight.detach().clone())
+def no_bias(m): m.a.register_parameter('bias', None)
+def zero_weight(m): nn.init.zeros_(m.a.weight)
+def halve(m): m.half()
+def to_meta(m): m.to('meta')
+
+@pytest.mark.parametrize('graded', [False, True])
+@pytest.mark.parametrize('act', [backward, step, no_grads, zero_grads, new_weight, untie, no_bias, zero_weight, halve,
+                                 to_meta])
+def test_weights_and_gradients_end_as_they_began(act, graded):
+    set_seed(1)
+    model = Tied()
+    if graded: backward(model)
+    before = picture(model)
+    with untouched(model, weights=True): act(model)
+    assert picture(model) == before and model.a.weight is model.b.weight
+    with untouched(model): zero_weight(model)
+    assert not model.a.weight.any()                                 # nobody asked for the weights
+
+def test_a_shared_weight_is_copied_once(monkeypatch):
+    model, clones = nn.ModuleList([nn.Linear(3, 3, bias=False)]*2), []
+    model.append(nn.Linear(3, 3, bias=False))
+    model[2].weight = model[0].weight
+    clone = torch.Tensor.clone
+    monkeypatch.setattr(torch.Tensor, 'clone', lambda t, *args, **kwargs: clones.append(1) or clone(t, *args, **kwargs))
+    with untouched(model, weights=True): pass
+    assert len(clones) == 1
+
+def test_a_model_on_meta_has_places_and_no_numbers():
+    model = nn.Sequential(nn.Linear(3, 2, device='meta'), nn.BatchNorm1d(2, device='meta'))
+    places = [id(t) for t in model.state_dict(keep_vars=True).values()]
+    with untouched(model, weights=True): model.to_empty(device='cpu').eval()
+    assert [id(t) for t in model.state_dict(keep_vars=True).values()] == places and model[1].training
+    assert {t.device.type for t in model.state_dict().values()} == {'meta'}
+
+def test_a_graph_from_before_can_still_be_followed():
+    bn = nn.BatchNorm1d(3).eval()
+    x = torch.rand(4, 3, requires_grad=True)
+    loss = bn(x).sum()                                              # remembers the running statistics
+    with untouched(bn, weights=True): bn.train()
+    loss.backward()
+    assert x.grad is not None
+
+def test_a_buffer_with_a_graph_does_not_warn(recwarn):
+    m = nn.Module()
+    m.register_buffer('b', nn.Parameter(torch.ones(2))*2)
+    with untouched(m, weights=True): m.b.data.zero_()
+    assert m.b.tolist() == [2, 2] and not recwarn.list
+
+def test_looks_may_be_nested():
+    model = Tied()
+    before = picture(model)
+    with untouched(model, weights=True):
+        step(model)
+        inner = picture(model)
+        with untouched(model, weights=True): step(model); modes(model)
+        assert picture(model) == inner != before
+    assert picture(model) == before
 
 # devices
 

@@ -1,11 +1,12 @@
 "Rows as Hugging Face sees them, collation, loaders for both roads, and batches that never touch the data."
-import pickle
+import inspect, pickle, warnings
 
 import datasets as hf
 import numpy as np
 import pytest
 import torch
 import torchvision.transforms.functional as TF
+from fastcore.docments import docments
 from torch.utils.data import DataLoader, IterableDataset
 
 import miniai.datasets as D
@@ -20,7 +21,7 @@ def images(n, c=1, h=6, w=5, seed=0):
 
 def image_data(c):
     y = torch.arange(20)%3
-    return ImageData((images(20, c), y), (images(7, c, seed=1), y[:7]), ['a', 'b / c', 'Möwe'], 'test')
+    return ImageData((images(20, c), y), (images(7, c, seed=1), y[:7]), (images(5, c, seed=2), y[:5]), ['a', 'b / c', 'Möwe'], 'test')
 
 @inplace
 def to_tensors(rows): rows['image'] = [TF.to_tensor(o) for o in rows['image']]
@@ -41,8 +42,8 @@ def tds(loaded): return loaded().with_transform(to_tensors)
 @pytest.mark.parametrize('c,mode', [(1, 'L'), (3, 'RGB')])
 def test_rows_hold_the_very_pixels(loaded, c, mode):
     dd, d = loaded(c), image_data(c)
-    assert isinstance(dd, hf.DatasetDict) and list(dd) == ['train', 'test']
-    for split, (x, y) in dict(train=d.train, test=d.test).items():
+    assert isinstance(dd, hf.DatasetDict) and list(dd) == ['train', 'valid', 'test']
+    for split, (x, y) in dict(train=d.train, valid=d.valid, test=d.test).items():
         assert dd[split].column_names == ['image', 'label'] and len(dd[split]) == len(x)
         assert dd[split].features['label'].names == d.classes and isinstance(dd[split].features['image'], hf.Image)
         for row, im, label in zip(dd[split], x, y):
@@ -59,9 +60,9 @@ def test_rows_survive_what_hugging_face_does_with_them(loaded, tmp_path):
     assert sorted(map(len, parts.values())) == [5, 15] and parts['test'].features == dd['train'].features
 
 def test_load_hands_its_arguments_on(capsys):
-    assert load('digits')['train'].num_rows == 1497
+    assert load('digits')['train'].num_rows == 1279
     dd = load('mnist', source='local', standin='digits')
-    assert dd['test'].num_rows == 300 and capsys.readouterr().out.count('\n') == 1
+    assert [dd[k].num_rows for k in ('valid', 'test')] == [258, 260] and capsys.readouterr().out.count('\n') == 1
     with pytest.raises(FileNotFoundError): load('mnist', 'local')
     with pytest.raises(ValueError, match="Did you mean 'mnist'"): load('minst')
 
@@ -123,12 +124,12 @@ def test_from_dd(tds):
     dls = DataLoaders.from_dd(tds, 6)
     assert [len(yb) for _, yb in dls.train] == [6, 6, 6, 2] and [len(yb) for _, yb in dls.valid] == [7]
     assert len(dls.valid) == 1
-    assert dls.valid.batch_size == 12 and labels(dls.valid) == image_data(1).test[1].tolist()
+    assert dls.valid.batch_size == 12 and labels(dls.valid) == image_data(1).valid[1].tolist()
     set_seed(0); a = labels(dls.train)
     b = labels(dls.train)
     set_seed(0); assert labels(dls.train) == a != b and sorted(a) == sorted(image_data(1).train[1].tolist())
     xb, _ = next(iter(dls.valid))
-    assert torch.equal(xb, image_data(1).test[0]/255) and xb.dtype == torch.float32
+    assert torch.equal(xb, image_data(1).valid[0]/255) and xb.dtype == torch.float32
 
 def test_shuffle_and_drop_last_are_for_training_only(tds):
     dls = DataLoaders.from_dd(tds, 3, shuffle=False, drop_last=True)
@@ -153,12 +154,16 @@ def test_as_dict(tds):
 
 @pytest.mark.parametrize('names,chosen', [
     (['valid'], 'valid'), (['validation'], 'validation'), (['test'], 'test'), (['test', 'valid'], 'valid'),
-    (['test', 'validation'], 'validation'), (['unsupervised'], None), ([], None)])
+    (['test', 'validation'], 'validation'), (['validation', 'valid'], 'valid'), (['unsupervised'], None), ([], None)])
 @pytest.mark.parametrize('train_first', [True, False])
 def test_the_validation_split_is_found_by_name_not_by_place(tds, names, chosen, train_first):
     parts = [*[(o, tds['train'].select(range(i+1))) for i, o in enumerate(names)]]
     parts.insert(0 if train_first else len(parts), ('train', tds['train']))
-    dls = DataLoaders.from_dd(hf.DatasetDict(parts), 4)
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter('always')
+        dls = DataLoaders.from_dd(hf.DatasetDict(parts), 4)
+    told = [o for o in seen if 'the test split serves for validation' in str(o.message)]
+    assert len(told) == (chosen=='test') and all(o.filename==__file__ for o in told)        # it points at the caller
     assert len(dls.train.dataset) == 20
     assert (dls.valid is None) if chosen is None else len(dls.valid.dataset) == names.index(chosen)+1
 
@@ -346,9 +351,18 @@ def test_from_tensors_keeps_training_matters_from_validation():
 def test_from_tensors_takes_images_alone_and_what_load_tensors_gives():
     assert len(next(iter(DataLoaders.from_tensors(X, X[:2], device='cpu').train))) == 1
     d = image_data(3)
-    dls = DataLoaders.from_tensors(d.train, d.test, bs=4, device='cpu', drop_last=True)
+    dls = DataLoaders.from_tensors(d.train, d.valid, bs=4, device='cpu', drop_last=True)
     assert len(dls.train) == 5 and len(dls.valid) == 1
     with pytest.raises(ValueError, match='10 images but 3 targets'): DataLoaders.from_tensors((X, Y), (X, Y[:3]))
+
+def test_a_subclass_makes_its_own_kind(tds):
+    class Mine(DataLoaders): pass
+    assert type(Mine.from_dd(tds, 4)) is type(Mine.from_tensors(X, bs=4, device='cpu')) is Mine
+
+def test_both_ways_are_documented():
+    for f in (DataLoaders.from_dd, DataLoaders.from_tensors):
+        docs = docments(f, full=True)
+        assert f.__doc__ and all(docs[o].docment for o in inspect.signature(f).parameters if o!='kwargs')
 
 def test_own_collate_function_needs_no_columns():
     rows = [(torch.zeros(2), 1)]*8

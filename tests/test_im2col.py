@@ -167,13 +167,15 @@ def test_on_an_accelerator():
     y.sum().backward(), want.sum().backward()
     for p, q in zip(args, (x, w, b)): assert torch.allclose(p.grad.cpu(), q.grad, atol=1e-2)
 
-# --- the plan
-def test_plans_are_kept_but_not_for_ever(monkeypatch):
-    monkeypatch.setattr(M, '_plans', {})
-    for n in range(1100): im2col(torch.rand(n%1050, 1, 3, 3, device='meta'), 3)
-    assert 0 < len(M._plans) <= 1000
+# --- the geometry
+def test_geometry_is_kept_but_not_for_ever():
+    for n in range(1100): im2col(torch.rand(n, 1, 3, 3, device='meta'), 3)
+    info = M._geometry.cache_info()
+    assert 0 < info.currsize <= info.maxsize <= 1000
+    im2col(torch.rand(1099, 1, 3, 3, device='meta'), 3)
+    assert M._geometry.cache_info().hits == info.hits + 1
 
-def test_a_plan_made_before_lets_no_mistake_pass():
+def test_a_right_call_lets_no_later_mistake_pass():
     x, w = torch.rand(2, 1, 8, 8), torch.rand(3, 1, 3, 3)
     conv2d(x, w, torch.rand(3), stride=1, padding=(1, 1)), im2col(x, 3, 1)
     for bad in (1., True, '1', None, (1, 1.), (True, 1), torch.tensor([1, 1])):
@@ -190,8 +192,8 @@ bad = [
     ((x[0], w), {}, ValueError, r'\[N,C,H,W\], got float32 \[1,8,8\].*x\[None\]'),
     ((x, w[0]), {}, ValueError, r'\[nf,ni,kh,kw\]'),
     ((x.numpy(), w), {}, TypeError, 'x must be a tensor .*numpy'),
-    ((x, w.tolist()), {}, TypeError, 'weight must be a tensor'), ((x, 3), dict(padding='same'), TypeError, 'weight must be a tensor, got int 3'),
-    ((x, None), {}, TypeError, 'weight must be a tensor, got None'),
+    ((x, w.tolist()), {}, TypeError, 'weight must be a tensor'), ((x, 3), dict(padding='same'), TypeError, r'weight must be a tensor \[nf,ni,kh,kw\], got int 3'),
+    ((x, None), {}, TypeError, r'weight must be a tensor \[nf,ni,kh,kw\], got NoneType None'),
     ((torch.rand(4, 3, 8, 8), w), {}, ValueError, r'takes 1 channel, x has 3: .*ni=3'),
     ((x, torch.rand(6, 1, 9, 3)), {}, ValueError, 'spans 9 pixels.*only 8'),
     ((x, w), dict(dilation=4), ValueError, 'spans 9 pixels'),

@@ -8,18 +8,22 @@ import torch
 import torch.nn.functional as F
 from torch import nn, optim
 
+import miniai.look
 from miniai.core import set_seed
 from miniai.datasets import DataLoaders, TensorDL, load_tensors
-from miniai.events import CancelStepException, Handlers, event_names, stages
-from miniai.learner import (Callback, CancelBatchException, CancelEpochException, CancelFitException, DeviceCB, Learner, MetricsCB,
-                            MomentumLearner, ProgressCB, ReconstructCB, SingleBatchCB, TrainCB, TrainLearner, with_cbs)
-from miniai.metrics import Accuracy, MSE
+from miniai.events import (Callback, CancelBatchException, CancelEpochException, CancelFitException, CancelStepException, DeviceCB,
+                           Handlers, LossTermCB, Order, ReconstructCB, SingleBatchCB, TrainCB, around, event_names, first_tensor, run_cbs,
+                           stages, with_cbs)
+from miniai.learner import Learner, MomentumLearner, TrainLearner
+from miniai.metrics import Accuracy, History, MSE, Together
+from miniai.progress import LRFinderCB, MetricsCB, ProgressCB
 
 X, Y = torch.randn(10, 3, generator=torch.Generator().manual_seed(0)), torch.arange(10)%2
 def batches(bs=4): return list(zip(X.split(bs), Y.split(bs)))
 def learner(cbs=(), dls=None, cls=Learner, **kw):
     set_seed(0)
-    return cls(nn.Linear(3, 2), (batches(), batches()) if dls is None else dls, F.cross_entropy, cbs=[TrainCB(), *cbs], **kw)
+    train = [] if issubclass(cls, TrainLearner) or any(isinstance(cb, TrainCB) for cb in cbs) else [TrainCB()]
+    return cls(nn.Linear(3, 2), (batches(), batches()) if dls is None else dls, F.cross_entropy, cbs=[*train, *cbs], **kw)
 def weights(learn): return torch.cat([p.detach().flatten() for p in learn.model.parameters()])
 
 class Log(Callback):
@@ -27,34 +31,40 @@ class Log(Callback):
     order = 50
     def __init__(self, at=None, exc=None): self.log, self.at, self.exc = [], at, exc
     def __getattr__(self, name):
-        if name.startswith('__') or name not in event_names | set(stages): raise AttributeError(name)
-        def f(learn):
-            self.log.append(name)
-            if name==self.at: raise self.exc
-        return f
+        if name not in event_names: raise AttributeError(name)
+        return lambda learn: self.note(name)
+    def note(self, name):
+        self.log.append(name)
+        if name==self.at: raise self.exc
+
+class LogAll(Log, TrainCB):
+    "The same, and does the stages too."
+    n_inp = 1
+for stage in stages: setattr(LogAll, stage, lambda self, learn, stage=stage: (self.note(stage), getattr(TrainCB, stage)(self, learn)))
 
 @pytest.mark.parametrize('event', sorted(event_names | set(stages)))
 @pytest.mark.parametrize('exc', [ValueError('boom'), KeyboardInterrupt()], ids=['error', 'interrupt'])
 def test_whatever_fails_all_is_cleaned_up(event, exc):
-    spy, late = Log(event, exc), Log()
+    spy, late = LogAll(event, exc), Log()
     late.order = 60
-    learn = learner()
+    learn = learner([spy])
     learn.model = nn.Sequential(nn.Linear(3, 2), nn.Dropout(0.1))
     mine, modes = list(learn.cbs), (True, True, False)
     learn.model[1].eval()
-    with pytest.raises(type(exc)): learn.fit(1, cbs=[spy, late])
+    with pytest.raises(type(exc)): learn.fit(1, cbs=late)
     assert learn.cbs==mine and learn.handlers is None and tuple(m.training for m in learn.model.modules())==modes
     assert all(p.grad is None for p in learn.model.parameters())
     count = lambda o: late.log.count(f'cleanup_{o}')
     assert count('fit')==1
     assert count('epoch')==spy.log.count('before_epoch') and count('batch')==spy.log.count('before_batch')
+    spy.at = None
     learn.fit(1)                                        # and it can be used again
 
 @pytest.mark.parametrize('exc, batches_seen, epochs_seen', [(CancelBatchException, 3, 2), (CancelEpochException, 1, 2), (CancelFitException, 1, 1)])
 def test_a_cancel_exception_ends_its_own_level_only(exc, batches_seen, epochs_seen):
     spy = Log('after_predict', exc())
     learner().fit(1, valid=False, cbs=spy)
-    assert spy.log.count('before_batch')==batches_seen and 'backward' not in spy.log and 'after_batch' not in spy.log
+    assert spy.log.count('before_batch')==batches_seen and 'after_backward' not in spy.log and 'after_batch' not in spy.log
     assert ('after_epoch' in spy.log)==(exc is CancelBatchException) and ('after_fit' in spy.log)==(exc is not CancelFitException)
     assert spy.log[-1]=='cleanup_fit'
     two = Log('after_predict', exc())
@@ -124,7 +134,7 @@ def test_no_validation_loader_is_fine():
     for dls in ((batches(), None), (batches(),), DataLoaders(batches())):
         m = MetricsCB()
         learner([m], dls).fit(1)
-        assert [r['train'] for r in m.history]==['train']
+        assert [r['part'] for r in m.history]==['train']
 
 def test_generators_and_loaders_without_length():
     class Endless:
@@ -251,7 +261,6 @@ def test_single_batch():
 
 def test_subclass_and_callbacks_train_alike():
     a, b = learner(lr=0.1), learner(cls=TrainLearner, lr=0.1)
-    b.cbs = []
     a.fit(3)
     b.fit(3)
     assert torch.equal(weights(a), weights(b))
@@ -336,35 +345,282 @@ def test_a_cancelled_step_keeps_the_gradients_and_the_batch_goes_on():
     before = weights(learn)
     learn.fit(1, valid=False)
     assert torch.equal(before, weights(learn)) and learn.model.weight.grad.abs().sum()>0
-    assert spy.log.count('after_batch')==3 and 'step' not in spy.log and 'zero_grad' not in spy.log
+    assert spy.log.count('after_batch')==3 and 'after_step' not in spy.log
 
 def test_metrics_that_wait_give_the_same_bits():
     uneven = [(X[i:i+n], Y[i:i+n]) for i, n in ((0, 4), (4, 1), (5, 3), (8, 2))]*5
-    def run(together):
+    def run(batches_together):
         m = MetricsCB(accuracy=Accuracy())
-        m.together = together
+        m.together.batches = batches_together
         learner([m], (uneven, batches())).fit(2)
         return m.history
     assert run(1)==run(2)==run(16)
 
-def test_metrics_notice_a_loader_that_fills_the_same_tensors():
+def test_a_loader_may_fill_the_same_memory_again():
+    "Through NumPy torch does not see it: 0.2 is right, 0.8 came of judging the last labels five times."
     class Same:
-        y = torch.zeros(4, dtype=torch.int64)
+        y = np.zeros(4, np.int64)
         def __iter__(self):
-            for i in range(4): yield X[:4], self.y.fill_(i%2)
-    with pytest.raises(RuntimeError, match='fill the same tensors'): learner([MetricsCB(accuracy=Accuracy())], (Same(), None)).fit(1)
+            for i in range(5):
+                self.y[:] = i
+                yield X[:4], torch.from_numpy(self.y)
+    class Fours(nn.Linear):
+        def forward(self, x): return F.one_hot(torch.full((len(x),), 4), 5) + 0*super().forward(x)
     m = MetricsCB(accuracy=Accuracy())
-    m.together = 1
-    learner([m], (Same(), None)).fit(1)
+    Learner(Fours(3, 5), (Same(), Same()), F.cross_entropy, cbs=[TrainCB(), m]).fit(1)
+    assert [r['accuracy'] for r in m.history]==[0.2, 0.2]
+
+def test_outputs_of_varying_length_are_judged_too():
+    class Ragged(nn.Linear):
+        def forward(self, x): return super().forward(x)[:,None].expand(-1, len(x), -1).transpose(1, 2)       # [N,2,N]
+    data = [(X[:n], Y[:n, None].expand(-1, n)) for n in (4, 4, 4, 3, 3, 4, 2)]
+    m = MetricsCB(accuracy=Accuracy())
+    learn = Learner(Ragged(3, 2), (data, None), F.cross_entropy, 0., [TrainCB(), m])
+    learn.fit(1)
+    right = sum((learn.model(x).argmax(1)==y).sum().item() for x, y in data)
+    assert m.history[0]['accuracy']==right/sum(y.numel() for _, y in data)
 
 def test_large_predictions_do_not_wait():
-    m = MetricsCB(mean=lambda p, t: p.mean(), accuracy=Accuracy())
-    learner([m]).fit(1)
-    assert m.group==1                                  # one of them is a mean, not a sum
+    assert MetricsCB(mean=lambda p, t: p.mean(), accuracy=Accuracy()).together is None            # one of them is a mean, not a sum
+    assert MetricsCB().together is None
     m = MetricsCB(accuracy=Accuracy())
-    m.small = 3
+    m.together.small = 3
     learner([m]).fit(1)
-    assert m.group==1 and m.waiting==[]
+    assert m.together.kept==[]
+
+def test_metrics_refuse_names_that_are_taken():
+    from miniai.metrics import TopK
+    for name in ('loss', 'epoch', 'part'):
+        with pytest.raises(ValueError, match=f'{name} is a column already'): MetricsCB(**{name: Accuracy()})
+    with pytest.raises(ValueError, match='two metrics have one name'): MetricsCB(TopK(1), TopK(3))
+
+def test_metrics_print_only_if_nobody_shows_the_history(capsys):
+    learner([MetricsCB()]).fit(1)
+    assert capsys.readouterr().out.count('loss')==2
+    learner([MetricsCB(verbose=False)]).fit(1)
+    assert capsys.readouterr().out==''
+    learner([MetricsCB(), ProgressCB()]).fit(1)
+    assert capsys.readouterr().out.count('\n')==1
+
+def test_two_metrics_callbacks_share_the_rows():
+    learn = learner([MetricsCB(acc=Accuracy(), verbose=False), MetricsCB(l1=lambda p, t: p.abs().mean(), verbose=False)])
+    learn.fit(2)
+    assert len(learn.history)==4 and all({'epoch', 'part', 'loss', 'acc', 'l1'}==set(r) for r in learn.history)
+
+def test_the_history_belongs_to_one_fit_and_an_inner_fit_has_its_own():
+    class InnerCB(Callback):
+        order = 50
+        def after_epoch(self, learn):
+            if learn.training and learn.n_epochs==2:
+                learn.fit(1, valid=False)
+                assert len(learn.history)==1+2*learn.epoch
+    learn = learner([MetricsCB(verbose=False), InnerCB()])
+    learn.fit(2)
+    assert [(r['epoch'], r['part']) for r in learn.history]==[(0, 'train'), (0, 'valid'), (1, 'train'), (1, 'valid')]
+    learn.fit(1)
+    assert len(learn.history)==2
+
+def test_best_of_a_history():
+    h = History()
+    assert h.best() is None
+    for i, v in enumerate([math.nan, 3., 1., 1., math.inf]): h.note(i, 'valid', dict(loss=v))
+    assert h.best()['epoch']==2 and h.best('loss', max)['epoch']==1 and h.best(part='train') is None
+    with pytest.raises(ValueError, match="Did you mean 'loss'"): h.best('los')
+
+def test_a_stage_has_one_owner():
+    for cbs in ([TrainCB(), ReconstructCB()], [TrainCB(), TrainCB()]):
+        with pytest.raises(TypeError, match=f'predict is done by {type(cbs[0]).__name__} and by {type(cbs[1]).__name__}'):
+            Learner(nn.Linear(3, 2), (batches(),), F.cross_entropy, cbs=cbs).fit()
+    with pytest.raises(TypeError, match='predict is done by TrainCB and by TrainLearner'):
+        TrainLearner(nn.Linear(3, 2), (batches(),), F.cross_entropy, cbs=TrainCB()).fit()
+    class StepCB(Callback):
+        def step(self, learn): pass
+    with pytest.raises(TypeError, match='step is done by TrainCB and by StepCB'): learner([StepCB()]).fit()
+
+def test_a_broken_property_is_no_missing_method():
+    class PropertyCB(Callback):
+        @property
+        def after_batch(self): return self.nothing
+    with pytest.raises(AttributeError, match='nothing'): learner([PropertyCB()]).fit()
+    with pytest.raises(AttributeError, match='nothing'): run_cbs([PropertyCB()], 'after_batch')
+
+def test_every_failure_of_a_cleanup_is_kept():
+    a, b, c = (Log('cleanup_fit', exc) for exc in (ValueError('first'), TypeError('second'), OSError('third')))
+    with pytest.raises(ValueError, match='first') as e: learner().fit(1, cbs=[a, b, c])
+    text = ' '.join(e.value.__notes__)
+    assert 'second' in text and 'third' in text
+
+def test_with_cbs_returns_what_the_method_returns():
+    class Mine:
+        def callback(self, nm): pass
+        @with_cbs('fit')
+        def go(self, x, y=1): return x+y
+    assert Mine().go(1, y=2)==3
+
+def test_around_encloses_all_others_for_one_fit():
+    log = []
+    class FrameCB(Callback):
+        def before_fit(self, learn): around(learn, self, 'after_loss', lambda l: log.append('first'), lambda l: log.append('last'))
+    class WorkCB(Callback):
+        order = -100
+        def after_loss(self, learn): log.append('work')
+    frame = FrameCB()
+    learn = learner([WorkCB()], ([(X, Y)], None))
+    learn.fit(1, cbs=frame)
+    learn.fit(1)
+    assert log==['first', 'work', 'last', 'work']
+    with pytest.raises(TypeError, match='needs to come around other callbacks'): around(learn, frame, 'after_loss')
+
+def test_the_fastest_way_to_a_wrong_rate_is_closed():
+    "Who sets the rate: written down in `fit`, and true in every order."
+    seen = []
+    class RateCB(Callback):
+        def after_step(self, learn): seen.append([g['lr'] for g in learn.opt.param_groups])
+    def rates(learn, **kw):
+        seen.clear()
+        learn.fit(1, valid=False, **kw)
+        assert all(o==seen[0] for o in seen)
+        return seen[0]
+    learn = learner([RateCB()], lr=0.1)
+    assert rates(learn, lr=0.3)==[0.3] and rates(learn)==[0.1]
+    w, b = learn.model.parameters()
+    learn.opt = optim.Adam([dict(params=[w], lr=0.01), dict(params=[b], lr=0.02)])
+    assert rates(learn)==[0.01, 0.02] and rates(learn, lr=0.05)==[0.05, 0.1] and rates(learn)==[0.01, 0.02]
+    learn.opt.param_groups[0]['lr'] = 0.
+    assert rates(learn, lr=0.05)==[0.05, 0.05] and rates(learn)==[0., 0.02]
+    learn.opt = None
+    assert rates(learn)==[0.1]
+    learn.opt = optim.SGD(nn.Linear(3, 2).parameters(), 0.1)
+    with pytest.raises(ValueError, match="holds none of the model's parameters"): learn.fit(1)
+
+def test_an_optimizer_of_your_own_is_searched_with_and_put_back():
+    learn = learner(dls=([(X, Y)]*50, None))
+    learn.opt = opt = optim.Adam(learn.model.parameters(), 0.01)
+    learn.fit(1)
+    before, state = weights(learn), str(opt.state_dict())
+    found = learn.lr_find(start_lr=1e-4)
+    assert learn.opt is opt and str(opt.state_dict())==state and torch.equal(before, weights(learn)) and len(found.lrs)>5
+
+def test_looking_leaves_callbacks_as_they_were():
+    class CountCB(Callback):
+        def __init__(self): self.n, self.seen, self.last = 0, [], None
+        def after_loss(self, learn):
+            self.n, self.last = self.n+1, learn.loss                    # a tensor in a graph cannot be copied deeply
+            self.seen.append(learn.iter)
+    class FriendCB(Callback):
+        def __init__(self, friend): self.friend = friend
+        def after_loss(self, learn): assert self.friend in learn.cbs    # copies know each other
+    count = CountCB()
+    learn = learner([count, FriendCB(count)])
+    cbs = list(learn.cbs)
+    for look in (learn.look, lambda: learn.look('after_backward', True), learn.lr_find, learn.summary): look()
+    assert count.n==0 and count.seen==[] and count.last is None and all(a is b for a, b in zip(learn.cbs, cbs))
+    learn.fit(1, valid=False)
+    last = count.last
+    learn.look()
+    assert count.n==3 and count.last is last
+
+def test_looking_keeps_the_history():
+    learn = learner([MetricsCB(verbose=False)])
+    learn.fit(1)
+    rows = list(learn.history)
+    learn.look()
+    assert learn.history==rows and len(rows)==2
+
+def test_looking_knows_generators_of_samplers():
+    from torch.utils.data import DataLoader, RandomSampler, TensorDataset
+    def run(look):
+        data = TensorDataset(X, Y)
+        dl = DataLoader(data, 4, sampler=RandomSampler(data, generator=torch.Generator().manual_seed(3)))
+        learn = learner(dls=(dl, None))
+        if look:
+            learn.lr_find()
+            learn.look(training=True)
+        learn.fit(1)
+        return weights(learn)
+    assert torch.equal(run(False), run(True))
+
+def test_an_event_that_does_not_come_is_said():
+    with pytest.raises(ValueError, match='after_step did not come in validation'): learner().look('after_step')
+    with pytest.raises(ValueError, match='Did you mean'): learner().look('after_los')
+
+def test_methods_of_later_lessons_say_what_to_import(monkeypatch):
+    monkeypatch.delattr(Learner, 'show_results')
+    with pytest.raises(AttributeError, match='import miniai.look'): learner().show_results()
+    with pytest.raises(AttributeError, match='has no shwo'): learner().shwo()
+
+class Pair(nn.Module):
+    "A model that gives a reconstruction and its code."
+    def __init__(self, form):
+        super().__init__()
+        self.a, self.b, self.form = nn.Linear(3, 2), nn.Linear(2, 3), form
+    def forward(self, x):
+        z = self.a(x)
+        return self.form(self.b(z), z)
+
+@pytest.mark.parametrize('form', [lambda out, z: (out, z), lambda out, z: dict(out=out, z=z), lambda out, z: [out, (z, z)]])
+def test_models_that_give_more_than_one_tensor(form):
+    def loss(preds, targs): return F.mse_loss(first_tensor(preds), targs)
+    learn = Learner(Pair(form), (list(X.split(4)), list(X.split(4))), loss, cbs=[ReconstructCB(), MetricsCB(mse=MSE(), verbose=False)])
+    learn.fit(2)
+    assert math.isclose(learn.history[-1]['loss'], learn.history[-1]['mse'], rel_tol=1e-6)
+
+def test_results_of_a_model_that_gives_a_tuple():
+    class Two(nn.Conv2d):
+        def forward(self, x): return super().forward(x), x
+    auto = Learner(Two(1, 1, 3, padding=1), ([IMS], [IMS]), lambda p, t: F.mse_loss(p[0], t), cbs=ReconstructCB())
+    assert auto.show_results(3).size==9
+
+def test_a_term_of_the_loss_is_seen_by_all():
+    term = LossTermCB(lambda learn: learn.model.weight.square().sum(), weight=0.5)
+    learn = learner([term, MetricsCB(verbose=False)], lr=0., dls=([(X, Y)], [(X, Y)]))
+    learn.fit(1)
+    want = F.cross_entropy(learn.model(X), Y) + 0.5*learn.model.weight.square().sum()
+    assert all(math.isclose(r['loss'], want.item(), rel_tol=1e-6) for r in learn.history)
+    assert math.isclose(term.value.item(), learn.model.weight.square().sum().item(), rel_tol=1e-6)
+    with pytest.raises(ValueError, match='one number in a tensor, got float32'): learner([LossTermCB(lambda l: l.preds)]).fit()
+    with pytest.raises(ValueError, match='got float 1.0'): learner([LossTermCB(lambda l: 1.)]).fit()
+    with pytest.raises(TypeError, match='function of the learner'): LossTermCB(0.1)
+
+class Course:
+    "A learner as learners write it in a course: no targs, no history, no handlers, no loader."
+    def __init__(self, model, dls, loss_func, lr, cbs):
+        self.model, self.dls, self.loss_func, self.lr, self.cbs = model, dls, loss_func, lr, cbs
+    def callback(self, nm): run_cbs(self.cbs, nm, self)
+    @with_cbs('batch')
+    def one_batch(self):
+        for nm in ('predict', 'after_predict', 'get_loss', 'after_loss'): self.callback(nm)
+        if self.training:
+            for nm in ('backward', 'after_backward', 'step', 'after_step', 'zero_grad'): self.callback(nm)
+    @with_cbs('epoch')
+    def one_epoch(self):
+        for self.iter, self.batch in enumerate(self.dl): self.one_batch()
+    @with_cbs('fit')
+    def _fit(self):
+        for self.epoch in range(self.n_epochs):
+            for self.training in (True, False):
+                self.model.train(self.training)
+                self.dl = self.dls.train if self.training else self.dls.valid
+                with torch.set_grad_enabled(self.training): self.one_epoch()
+    def fit(self, n_epochs):
+        self.n_epochs, self.opt = n_epochs, optim.SGD(self.model.parameters(), self.lr)
+        self._fit()
+
+def test_callbacks_work_with_the_learner_of_a_course(capsys):
+    class OwnTrainCB(Callback):                                      # sets no targs
+        def predict(self, learn): learn.preds = learn.model(learn.batch[0])
+        def get_loss(self, learn): learn.loss = learn.loss_func(learn.preds, learn.batch[1])
+        def backward(self, learn): learn.loss.backward()
+        def step(self, learn): learn.opt.step()
+        def zero_grad(self, learn): learn.opt.zero_grad()
+    m = MetricsCB(acc=Accuracy())
+    learn = Course(nn.Linear(3, 2), DataLoaders(batches(), batches()), F.cross_entropy, 0.1,
+                   [OwnTrainCB(), DeviceCB('cpu'), m, ProgressCB(), LossTermCB(lambda l: l.model.weight.abs().sum(), 1e-3)])
+    learn.fit(2)
+    assert len(m.history)==4 and learn.history is m.history and len(capsys.readouterr().out.splitlines())==2
+    learn.cbs = [OwnTrainCB(), finder := LRFinderCB()]
+    learn.fit(1)
+    assert len(finder.lrs)==3
 
 def test_metrics_of_torchmetrics_stand_in_the_same_place():
     tm = pytest.importorskip('torchmetrics')
@@ -415,7 +671,6 @@ def test_results_of_a_classifier_and_of_an_autoencoder():
     assert all(np.allclose(abs(ims[i]-ims[i+3]), ims[i+6], atol=1e-6) for i in range(3))
 
 def test_the_valley_is_the_middle_of_the_longest_fall():
-    from miniai.learner import LRFinderCB
     f = LRFinderCB()
     for losses, want in (([3, 2, 3, 2, 1.5, 1, 4], (2, 5)), ([1, 2, 3], None), ([3., 2., 1.], (0, 2)), ([5, 4, 5, 4, 3], (2, 4))):
         f.lrs, f.smooth = [10.**i for i in range(len(losses))], lambda losses=losses: losses

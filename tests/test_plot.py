@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 from torch import nn
 
-from miniai.plot import as_array, get_grid, grid_size, pixel_table, plot_losses, show_image, show_images, subplots
+from miniai.plot import (as_array, get_grid, grid_size, pixel_table, plot_losses, show_image, show_images,
+                         show_predictions, show_reconstructions, subplots)
 
 
 @pytest.fixture(autouse=True)
@@ -220,6 +221,113 @@ def test_a_bad_image_leaves_no_half_drawn_figure():
     with pytest.raises(ValueError): show_images([GREY, torch.zeros(2, 6, 5)])
     assert not open_figures()
 
+# what a model made of it
+
+CLEAN = torch.arange(3*30).float().view(3, 1, 6, 5)/90             # [3,1,6,5]
+
+def images(axs): return [[np.asarray(ax.get_images()[0].get_array()) for ax in row] for row in axs]
+def row_names(axs): return [ax.texts[0].get_text() for ax in axs[:,0]]
+
+@pytest.mark.parametrize('n', [1, 2, 3])
+@pytest.mark.parametrize('seen', [True, False])
+def test_reconstructions_are_rows_on_one_scale(n, seen):
+    clean, out = CLEAN[:n], CLEAN[:n].flip(-1)
+    axs = show_reconstructions(clean, out, seen=clean*.5 if seen else None, titles=range(9))
+    names = ['clean', 'seen', 'output', 'abs. error'] if seen else ['clean', 'output', 'abs. error']
+    assert row_names(axs) == names and axs.shape == (len(names), n) and open_figures() == 1
+    expected = dict(clean=clean, seen=clean*.5, output=out) | {'abs. error': (out-clean).abs()}
+    for name, row in zip(names, images(axs)): assert np.allclose(row, expected[name][:,0])
+    assert {ax.get_images()[0].get_clim() for ax in axs.flat} == {(0, 1)}
+    assert [[ax.get_title() for ax in row] for row in axs] == [list('012')[:n]] + [['']*n]*(len(names)-1)
+    axs.flat[0].figure.canvas.draw()
+
+def test_an_error_of_one_is_white():
+    ax = show_reconstructions(torch.zeros(1, 1, 6, 5), torch.ones(1, 1, 6, 5))[2,0]
+    im = ax.get_images()[0]
+    assert im.cmap(im.norm(im.get_array()[0,0])) == (1, 1, 1, 1)
+
+@pytest.mark.parametrize('kwargs,clim,width', [
+    (dict(vmin=-1, vmax=2), (-1, 2), 3.6), (dict(imsize=2), (0, 1), 6.6), (dict(imsize=None), (0, 1), 3.6),
+    (dict(figsize=(9, 3)), (0, 1), 9), (dict(imsize=2, figsize=(9, 3)), (0, 1), 9)])
+def test_reconstructions_hand_on_keywords(kwargs, clim, width):
+    axs = show_reconstructions(CLEAN, CLEAN, **kwargs, title='run', cmap='magma')
+    fig = axs[0,0].figure
+    assert {ax.get_images()[0].get_clim() for ax in axs.flat} == {clim} and fig.get_size_inches()[0] == pytest.approx(width)
+    assert fig.get_suptitle() == 'run' and cmap_of(axs[0,0]) == 'magma'
+
+def test_many_reconstructions_shrink():
+    fig = show_reconstructions(CLEAN[:1].expand(24, -1, -1, -1), CLEAN[:1].expand(24, -1, -1, -1))[0,0].figure
+    assert fig.get_size_inches()[0] == pytest.approx(12.6)
+
+def test_reconstructions_in_colour_half_precision_and_with_a_graph(caplog):
+    clean = torch.rand(2, 3, 6, 5)
+    out = ((clean*3-1).bfloat16()).requires_grad_()                # beyond [0,1], which imshow would complain of
+    axs = show_reconstructions(clean, out*1)
+    assert not caplog.records and axs.shape == (3, 2)
+    assert np.allclose(images(axs)[2][0], (out.detach().float()-clean)[0].abs().clamp(0, 1).permute(1, 2, 0))
+
+def test_what_was_seen_may_be_smaller_or_grey():
+    clean = torch.rand(2, 3, 8, 8)
+    axs = show_reconstructions(clean, clean, seen=clean[:, :1, ::2, ::2])
+    assert images(axs)[1][0].shape == (4, 4)
+
+def test_reconstructions_leave_their_tensors_alone():
+    clean, out = CLEAN.clone(), CLEAN*2
+    kept = out.clone()
+    show_reconstructions(clean, out)
+    assert torch.equal(clean, CLEAN) and torch.equal(out, kept)
+
+@pytest.mark.parametrize('args,exc,what', [
+    ((CLEAN, CLEAN[:1]), ValueError, 'out is float32 [1,1,6,5], but clean is float32 [3,1,6,5]'),
+    ((CLEAN, CLEAN[..., 1:]), ValueError, 'out is float32 [3,1,6,4]'),
+    ((CLEAN, CLEAN.expand(3, 3, 6, 5)), ValueError, 'out is float32 [3,3,6,5]'),
+    ((CLEAN, CLEAN, CLEAN[:2]), ValueError, 'seen is float32 [2,1,6,5]'),
+    ((CLEAN[0], CLEAN[0]), ValueError, 'clean must be a float tensor [N,C,H,W], got float32 [1,6,5]'),
+    ((CLEAN.byte(), CLEAN), TypeError, 'bytes x/255'), ((CLEAN, None), TypeError, 'out must be'),
+    ((CLEAN, CLEAN.numpy()), TypeError, 'out must be a float tensor [N,C,H,W], got numpy'),
+    ((CLEAN, (CLEAN, CLEAN)), TypeError, 'out must be'), ((CLEAN, CLEAN, CLEAN.byte()), TypeError, 'seen must be')])
+def test_reconstructions_that_do_not_fit(args, exc, what):
+    with pytest.raises(exc) as e: show_reconstructions(*args)
+    assert str(e.value).startswith('show_reconstructions: ') and what in str(e.value) and not open_figures()
+
+def test_no_reconstructions():
+    with pytest.raises(ValueError): show_reconstructions(CLEAN[:0], CLEAN[:0])
+    assert not open_figures()
+
+LOGITS = torch.tensor([[0., 2, 1], [3, 0, 0], [0, 1, 5]])         # guesses 1, 0, 2
+TRUTH = torch.tensor([1, 2, 2])
+
+@pytest.mark.parametrize('preds', [LOGITS, LOGITS.softmax(1), LOGITS.half().requires_grad_(), torch.tensor([1, 0, 2]),
+                                   torch.tensor([1, 0, 2], dtype=torch.uint8)])
+@pytest.mark.parametrize('names,titles', [
+    (None, ['1', '0,\nnot 2', '2']), (['a', 'b', 'c'], ['b', 'a,\nnot c', 'c']), ('abcd', ['b', 'a,\nnot c', 'c']),
+    ({0: 'a', 1: 'b', 2: 'c'}, ['b', 'a,\nnot c', 'c']), (['a', 'b', None], ['b', 'a,\nnot None', 'None'])])
+def test_predictions_say_what_was_guessed_and_where_it_was_wrong(preds, names, titles):
+    axs = show_predictions(CLEAN, preds, TRUTH, names)
+    assert [str(ax.get_title()) for ax in axs] == titles and axs.shape == (3,)
+    assert [ax.title.get_color() for ax in axs] == ['black', 'tab:red', 'black']
+
+def test_predictions_hand_on_keywords():
+    axs = show_predictions(CLEAN, LOGITS, TRUTH, nrows=2, imsize=2, title='run', vmin=0, vmax=9)
+    assert axs.shape == (2, 2) and axs[0,0].figure.get_suptitle() == 'run' and tuple(axs[0,0].figure.get_size_inches()) == (4, 4)
+    assert drawn(axs)[0].get_images()[0].get_clim() == (0, 9)
+    assert show_predictions(list(CLEAN), LOGITS, TRUTH, figsize=(7, 2))[0].figure.get_size_inches().tolist() == [7, 2]
+
+@pytest.mark.parametrize('args,exc,what', [
+    ((CLEAN, LOGITS[:2], TRUTH), ValueError, 'got 3 pictures, 2 preds and 3 targs'),
+    ((CLEAN, LOGITS, TRUTH[:2]), ValueError, 'got 3 pictures, 3 preds and 2 targs'),
+    ((CLEAN[:1], LOGITS, TRUTH), ValueError, 'got 1 pictures'),
+    ((CLEAN, LOGITS[:, :1], TRUTH), ValueError, 'must hold a score for each class'),
+    ((CLEAN, LOGITS[:, 0], TRUTH), TypeError, 'preds must be an integer tensor [N], got float32 [3]. Pass logits'),
+    ((CLEAN, LOGITS[None], TRUTH), TypeError, 'preds must be'), ((CLEAN, [1, 0, 2], TRUTH), TypeError, 'preds must be'),
+    ((CLEAN, LOGITS, TRUTH.float()), TypeError, 'targs must be an integer tensor [N], got float32 [3]. Use yb.long()'),
+    ((CLEAN, LOGITS, TRUTH[:,None]), ValueError, 'targs must be'), ((CLEAN, LOGITS, [1, 2, 2]), TypeError, 'targs must'),
+    ((CLEAN, LOGITS, TRUTH, ['a', 'b']), ValueError, 'names has 2 texts and none for class 2'),
+    ((CLEAN, LOGITS, TRUTH-2, list('abc')), ValueError, 'none for class -1')])
+def test_predictions_that_do_not_fit(args, exc, what):
+    with pytest.raises(exc) as e: show_predictions(*args)
+    assert str(e.value).startswith('show_predictions: ') and what in str(e.value) and not open_figures()
+
 # numbers
 
 def html(*args, **kwargs): return pixel_table(*args, **kwargs).to_html()
@@ -294,3 +402,28 @@ def test_losses_with_a_graph_do_not_warn():
     with warnings.catch_warnings():
         warnings.simplefilter('error')
         plot_losses([nn.Parameter(torch.tensor(1.))*2])
+
+@pytest.mark.parametrize('train,valid,x,expected', [
+    ([3, 2, 1, 1], [5, 4], [10, 20, 30, 40], {'train': ([10, 20, 30, 40], [3, 2, 1, 1]), 'valid': ([20, 40], [5, 4])}),
+    ([3, 2, 1, 1], None, torch.tensor([1., 10, 100, 1000]), {'train': ([1, 10, 100, 1000], [3, 2, 1, 1])}),
+    ([], [5, 4], [.1, .2], {'valid': ([.1, .2], [5, 4])}), (None, [5], range(7, 8), {'valid': ([7], [5])}),
+    ([3, 2], [], np.array([2, 1]), {'train': ([2, 1], [3, 2])})])
+@pytest.mark.parametrize('logx', [False, True])
+def test_losses_over_given_values(train, valid, x, expected, logx):
+    ax = plot_losses(train, valid, x=iter(x), logx=logx, xlabel='learning rate')
+    assert curves(ax) == expected and ax.get_xscale() == ('log' if logx else 'linear')
+    ax.figure.canvas.draw()
+
+def test_batches_are_counted_in_whole_numbers_on_either_axis():
+    ax = plot_losses([1, 2, 3])
+    ax.figure.canvas.draw()
+    assert all(o==int(o) for o in ax.get_xticks())
+    assert isinstance(plot_losses([1, 2, 3], logx=True).xaxis.get_major_locator(), matplotlib.ticker.LogLocator)
+    assert any(o!=int(o) for o in plot_losses([1, 2], x=[.1, .4]).get_xticks())
+
+@pytest.mark.parametrize('x,logx,what', [
+    ([1], False, 'x has 1 values for 2 losses'), ([1, 2, 3], True, r'x=lrs\[:2\]'), ([], False, 'x has 0 values'),
+    ([0, 1], True, 'no place for 0'), ([1, -2], True, 'no place for -2'), ([1, math.nan], True, 'no place for nan')])
+def test_values_that_do_not_fit_the_losses(x, logx, what):
+    with pytest.raises(ValueError, match=f'^plot_losses: .*{what}'): plot_losses([1, 2], x=x, logx=logx)
+    assert not open_figures()

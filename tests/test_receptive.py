@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from miniai.receptive import (Field, FieldTable, Window, effective_receptive_field, field_box, precedents, receptive_field,
-                              show_field, show_precedents, window)
+from miniai.receptive import (Field, FieldTable, effective_receptive_field, field_box, precedents, receptive_field,
+                              show_field, show_precedents)
+from miniai.windows import Window, window
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
 

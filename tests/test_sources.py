@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from miniai import sources
-from miniai.sources import ImageData, load_tensors, read_idx
+from miniai.sources import ImageData, cut, load_tensors, read_idx
 
 
 rng = np.random.RandomState(0)
@@ -51,7 +51,7 @@ BAD_IDX = {
     'no checksum': (GOOD[:-8], 'ended before'), 'rubbish after it': (GOOD+b'rubbish', 'Not a gzipped file'),
     'wrong checksum': (GOOD[:-8]+bytes(4)+GOOD[-4:], 'CRC'),
     'bits flipped': (GOOD[:20]+bytes(o^255 for o in GOOD[20:])[:-8]+GOOD[-8:], 'Error'),
-    'a terabyte promised': (gzip.compress(idx_bytes(IMS, dims=(2**32-1, 16, 16))), 'more than so small a file')}
+    'a terabyte promised': (gzip.compress(idx_bytes(IMS, dims=(2**32-1, 16, 16))), 'more than the file can hold')}
 
 @pytest.mark.parametrize('data,why', BAD_IDX.values(), ids=BAD_IDX.keys())
 def test_damaged_idx_file_is_named_and_refused(tmp_path, data, why):
@@ -111,17 +111,27 @@ def data(tmp_path, monkeypatch):
     monkeypatch.setenv('MINIAI_DATA', str(res))
     return res
 
+def sets(d): return (*d.train, *d.valid, *d.test)
+
 def same(a, b):
-    tensors = zip((*a.train, *a.test), (*b.train, *b.test))
+    tensors = zip(sets(a), sets(b), strict=True)
     return a.classes==b.classes and a.source==b.source and all(torch.equal(u, v) for u, v in tensors)
 
 def check_form(d, channels, side):
     "What every dataset promises."
     assert isinstance(d, ImageData) and all(isinstance(o, str) for o in d.classes) and isinstance(d.classes, list)
-    for x, y in (d.train, d.test):
-        assert x.dtype == torch.uint8 and y.dtype == torch.int64 and x.shape == (len(y), channels, side, side)
+    for x, y in (d.train, d.valid, d.test):
+        assert len(x) and x.dtype == torch.uint8 and y.dtype == torch.int64 and x.shape == (len(y), channels, side, side)
         assert y.ndim == 1
         assert x.is_contiguous() and y.is_contiguous() and 0 <= y.min() and y.max() < len(d.classes)
+
+def check_content(d, x, y, xt, yt):
+    "The published training images are in train or valid, in order, and the published test images are the test set."
+    held = max(1, len(x)//10)
+    (tx, ty), (vx, vy) = cut((torch.tensor(x), torch.tensor(y)), held)
+    assert len(vx) == held and sorted([*d.train[1].tolist(), *d.valid[1].tolist()]) == sorted(np.asarray(y).tolist())
+    for got, want in zip(sets(d), (tx, ty, vx, vy, xt, yt), strict=True):
+        assert np.array_equal(got.squeeze(1) if got.ndim==4 and got.shape[1]==1 else got, want)
 
 # MNIST and its relatives
 
@@ -132,7 +142,7 @@ def test_four_files(data, name, first, last, source):
     for _ in range(2):                                            # decoded, then from the cache
         d = load_tensors(name, source)
         check_form(d, 1, 28)
-        for got, want in zip((*d.train, *d.test), parts): assert np.array_equal(got.squeeze(), want)
+        check_content(d, *parts)
         assert (d.classes[0], d.classes[-1], len(d.classes), d.source) == (first, last, 10, 'MINIAI_DATA')
 
 @pytest.mark.parametrize('missing', [FILES[:1], FILES[1:3], FILES])
@@ -191,8 +201,61 @@ def test_digits_need_no_folder_and_an_empty_variable_is_none(monkeypatch):
 def test_digits():
     d = load_tensors('digits')
     check_form(d, 1, 28)
-    assert len(d.train[0]) == 1497 and len(d.test[0]) == 300 and d.classes == [str(i) for i in range(10)]
+    assert [len(o) for o, _ in d[:3]] == [1279, 258, 260] and d.classes == [str(i) for i in range(10)]
     assert d.train[0].max() == 255 and d.train[0].min() == 0 and same(d, sources._digits())
+
+def test_no_form_of_the_digits_is_torn():
+    from sklearn.datasets import load_digits
+    places = {}                                                   # where in the file an image may stand
+    for i, im in enumerate(sources.F.interpolate(torch.tensor(load_digits().images, dtype=torch.float32)[:,None]/16, size=(28,28),
+                           mode='bicubic').clamp(0, 1).mul(255).round().byte()): places.setdefault(im.numpy().tobytes(), []).append(i)
+    form = lambda i: sum(i>=b for b in sources._form_begins)
+    found = [{form(i) for im in x for i in (places[im.numpy().tobytes()])} for x, _ in load_tensors('digits')[:3]]
+    assert [len(o) for o in found] == [10, 2, 2] and len(set.union(*found)) == 14
+
+# the cut
+
+N = 40
+PAIR = torch.arange(N), torch.arange(N)*10
+GROUPS = torch.tensor([7]*3 + [-2]*9 + [5]*1 + [0]*12 + [9]*5 + [3]*10)
+
+@pytest.mark.parametrize('groups', [GROUPS, GROUPS[torch.randperm(N, generator=torch.Generator().manual_seed(1))], GROUPS.tolist(),
+                                    GROUPS.numpy(), GROUPS.float()/2])
+@pytest.mark.parametrize('seed', range(5))
+@pytest.mark.parametrize('n', [1, 4, 13])
+def test_cut_keeps_groups_whole(groups, seed, n):
+    rest, held = cut(PAIR, n, groups, seed)
+    groups = torch.as_tensor(groups)
+    inside = [set(groups[o].tolist()) for o, _ in (rest, held)]
+    assert not inside[0] & inside[1] and inside[0] and n <= len(held[0]) < n+12
+    for x, y in (rest, held): assert torch.equal(y, x*10) and torch.equal(x, x.sort()[0])
+    assert sorted([*rest[0].tolist(), *held[0].tolist()]) == list(range(N))
+
+def test_cut_takes_no_group_too_many():
+    for seed in range(20):
+        _, (x, _) = cut(PAIR, 8, GROUPS, seed)
+        sizes = GROUPS[x].unique(return_counts=True)[1]
+        assert len(x) - sizes.max() < 8 <= len(x)                 # without one of them it is not enough
+
+def test_cut_is_seeded_and_leaves_random_numbers_alone():
+    state = torch.get_rng_state()
+    a, b, c = [cut(PAIR, 10, seed=s)[1][0].tolist() for s in (0, 0, 1)]
+    assert a == b != c and len(a) == 10 and a == cut(PAIR, 10)[1][0].tolist()
+    assert torch.equal(torch.get_rng_state(), state)
+
+def test_a_cut_copies():
+    x, y = PAIR[0].clone(), PAIR[1].clone()
+    for part in cut((x, y), 5): part[0].zero_()
+    assert torch.equal(x, PAIR[0])
+
+@pytest.mark.parametrize('args,exc,match', [
+    (((PAIR[0], PAIR[1][:-1]), 3), ValueError, '40 images but 39 labels'), ((PAIR, 0), ValueError, 'n must be at least 1'),
+    ((PAIR, 2.5), TypeError, 'n must be a whole number'), ((PAIR, 40), ValueError, 'none would be left'),
+    ((PAIR, 41), ValueError, 'none would be left'), ((PAIR, 1, [0]*40), ValueError, '1 groups, none would be left'),
+    ((PAIR, 3, GROUPS[:-1]), ValueError, r'one group for each of 40 images, got int64 \[39\]'),
+    ((PAIR, 3, GROUPS[:,None]), ValueError, r'got int64 \[40,1\]')])
+def test_what_cannot_be_cut(args, exc, match):
+    with pytest.raises(exc, match=f'^cut: .*{match}'): cut(*args)
 
 # CIFAR
 
@@ -237,7 +300,7 @@ def test_cifar_as_it_is_handed_around(data, name, inner, unpacked_inside, dump):
         warnings.simplefilter('error')
         d = load_tensors(name)
     check_form(d, 3, 32)
-    assert np.array_equal(torch.cat([d.train[0], d.test[0]]), x) and torch.cat([d.train[1], d.test[1]]).tolist() == y
+    check_content(d, x[:-3], y[:-3], x[-3:], y[-3:])
     assert d.classes == names
 
 class Call:
@@ -305,15 +368,16 @@ HUB = {
 def test_hub_columns_and_class_names(name, monkeypatch):
     image, label, channels, extra = HUB[name]
     names = ['T - shirt / top', 'Möwe', 'c']
-    (train, x, y), (test, _, _) = [hub_split(n, image, label, names, channels, extra) for n in (7, 3)]
+    (train, x, y), (test, xt, yt) = [hub_split(n, image, label, names, channels, extra) for n in (7, 3)]
     asked = []
     monkeypatch.setattr(sources, '_fetch', lambda repo: asked.append(repo) or hf.DatasetDict(train=train, test=test))
     for _ in range(2):                                            # fetched, then from the cache
         d = load_tensors(name)
         assert d.train[0].dtype == torch.uint8 and d.train[0].is_contiguous()
-        assert d.train[0].shape == (7, channels, 6, 5) and len(d.test[0]) == 3
-        assert np.array_equal(d.train[0].permute(0, 2, 3, 1), x.reshape(7, 6, 5, channels))
-        assert d.train[1].tolist() == y and d.train[1].dtype == torch.int64 and d.classes == names and d.source == 'hub'
+        assert d.train[0].shape == (6, channels, 6, 5) and len(d.test[0]) == 3
+        check_content(d, x.reshape(7, 6, 5, channels).transpose(0, 3, 1, 2).squeeze(1) if channels==1 else x.transpose(0, 3, 1, 2), y,
+                      xt.squeeze() if channels==1 else xt.transpose(0, 3, 1, 2), yt)
+        assert d.train[1].dtype == torch.int64 and d.classes == names and d.source == 'hub'
     assert len(asked) == 1 and asked[0].endswith('/'+name)
 
 def test_order_of_sources(data, monkeypatch):
@@ -406,11 +470,11 @@ def test_the_second_load_decodes_nothing_and_is_equal(data, decodes):
 def test_what_was_loaded_may_be_changed(decodes):
     first = load_tensors('digits')
     for d in (load_tensors('digits'), first):
-        for t in (*d.train, *d.test): t.zero_()
+        for t in sets(d): t.zero_()
     assert same(load_tensors('digits'), sources._digits()) and decodes == ['digits']
 
 FLIP_AT = {
-    'in the pixels': -1000, 'in the labels': 2000, 'in the length': 0, 'in a shape': lambda b: b.index(b'1497'),
+    'in the pixels': -1000, 'in the labels': 2000, 'in the length': 0, 'in a shape': lambda b: b.index(b'1279'),
     'in the checksum': lambda b: b.index(b'crc32')+9}
 
 def flip(b, at):
@@ -457,7 +521,7 @@ def test_changed_files_are_decoded_anew(data, decodes, level, later):
     os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns+later))
     assert (file.stat().st_size==before.st_size) == (level==0)
     new = load_tensors('mnist')
-    assert new.train[1].tolist() == [*range(10), 0, 1] and not same(old, new) and decodes == ['mnist']*2
+    assert sorted([*new.train[1].tolist(), *new.valid[1].tolist()]) == [0, 0, 1, 1, *range(2, 10)] and not same(old, new) and decodes == ['mnist']*2
 
 def test_two_folders_do_not_share_a_cache(tmp_path, monkeypatch):
     loaded = []
@@ -479,7 +543,7 @@ def test_default_place_that_cannot_be_written_warns(blocked, monkeypatch, decode
     monkeypatch.setenv('XDG_CACHE_HOME', str(blocked))
     for _ in range(2):
         with pytest.warns(UserWarning, match=f'cannot keep the decoded images in {blocked}.*Set MINIAI_CACHE'):
-            assert len(load_tensors('digits').train[0]) == 1497
+            assert len(load_tensors('digits').train[0]) == 1279
     assert decodes == ['digits']*2
 
 def test_chosen_place_that_cannot_be_written_raises(blocked, monkeypatch):
@@ -506,7 +570,7 @@ def test_a_full_disk_warns_in_the_default_place(full_disk, tmp_path, monkeypatch
     monkeypatch.delenv('MINIAI_CACHE')
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path/'xdg'))
     with pytest.warns(UserWarning, match='cannot keep the decoded images'):
-        assert len(load_tensors('digits').train[0]) == 1497
+        assert len(load_tensors('digits').train[0]) == 1279
     assert not list((tmp_path/'xdg'/'miniai').iterdir())
 
 def test_a_full_disk_raises_in_a_chosen_place(full_disk):
@@ -532,4 +596,4 @@ def test_the_full_size_loads_in_a_blink(data):
     first = load_tensors('mnist')
     start = time.perf_counter()
     second = load_tensors('mnist')
-    assert time.perf_counter()-start < .5 and same(first, second) and len(second.train[0]) == 60_000
+    assert time.perf_counter()-start < .5 and same(first, second) and [len(o) for o, _ in second[:3]] == [55_000, 5_000, 4]

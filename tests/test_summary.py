@@ -168,7 +168,7 @@ def test_a_module_that_computes_with_its_childrens_weights(norm, act):
     assert table.n_params == sum(r.params for r in table) == sum(p.numel() for p in net.parameters())
     layer.fast = False
     plain = summary(net, x)
-    assert [r.layer for r in plain] == ['Conv2d', 'UpsamplingNearest2d', 'Conv2d', *kinds, 'Conv2d']
+    assert [r.layer for r in plain] == ['Conv2d', 'Upsample', 'Conv2d', *kinds, 'Conv2d']
     assert plain.n_params == table.n_params and plain[2].macs == 12*14*2*3*25
     assert [r.field for r in plain[-1:]] == [r.field for r in table[-1:]] == [f'{float(receptive_field(plain_net(net), (6, 7))[-1].size):g}']
     assert all(r.field for r in table)

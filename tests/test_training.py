@@ -127,20 +127,20 @@ def test_fit_learns_and_returns_what_it_prints(digits, capsys):
     set_seed(42)
     model = mlp()
     train = TensorDL(*digits.train, bs=64, shuffle=True, device='cpu')
-    valid = TensorDL(*digits.test, bs=128, device='cpu')
+    valid = TensorDL(*digits.valid, bs=128, device='cpu')
     loss, acc = fit(8, model, F.cross_entropy, sgd(model), train, valid)
     lines = capsys.readouterr().out.splitlines()
     assert all(re.fullmatch(rf'{i} \d+\.\d{{3}} [01]\.\d{{3}}', o) for i, o in enumerate(lines)) and len(lines) == 8
     assert lines[-1] == f'7 {loss:.3f} {acc:.3f}' and type(loss) is type(acc) is float
     losses = [float(o.split()[1]) for o in lines]
-    assert acc > .9 and losses[-1] < losses[0]/2
+    assert acc > .85 and losses[-1] < losses[0]/2
 
 @pytest.mark.parametrize('bs', [1, 7, 100, 300])
 def test_the_numbers_are_exact_over_uneven_batches(digits, bs):
-    x, y = digits.test[0]/255, digits.test[1]
+    x, y = digits.valid[0]/255, digits.valid[1]
     model = mlp()
     before = weights(model)
-    loss, acc = fit(1, model, F.cross_entropy, sgd(model, 0.), [], DataLoader(Dataset(x, y), bs))
+    loss, acc = fit(1, model, F.cross_entropy, sgd(model, 0.), [(x[:4], y[:4])], DataLoader(Dataset(x, y), bs))
     with torch.no_grad(): preds = model(x)
     assert loss == pytest.approx(F.cross_entropy(preds, y).item(), rel=1e-5)
     assert acc == pytest.approx(accuracy(preds, y).item(), abs=1e-6)
@@ -177,15 +177,15 @@ def test_each_epoch_trains_in_train_mode_and_judges_in_eval_mode_without_gradien
 
 def test_dropout_does_not_blur_the_verdict(digits):
     set_seed(0)
-    model, dl = mlp(p=.5), TensorDL(*digits.test, device='cpu')
-    first, second = [fit(1, model, F.cross_entropy, sgd(model, 0.), [], dl) for _ in range(2)]
+    model, dl = mlp(p=.5), TensorDL(*digits.valid, device='cpu')
+    first, second = [fit(1, model, F.cross_entropy, sgd(model, 0.), list(dl)[:1], dl) for _ in range(2)]
     assert first == second
 
 def test_validation_never_trains():
     model = Watch()
     before = weights(model)
-    fit(1, model, F.cross_entropy, sgd(model), [], [(X, Y)]*3)
-    assert torch.equal(weights(model), before)
+    fit(1, model, F.cross_entropy, sgd(model, 0.), [(X, Y)], [(X, Y)]*3)
+    assert torch.equal(weights(model), before) and all(p.grad is None for p in model.parameters())
 
 @pytest.mark.parametrize('make', [
     lambda: TensorDL(X, Y, bs=4, device='cpu'), lambda: DataLoader(Dataset(X, Y), 4), lambda: [(X, Y)],
@@ -220,6 +220,13 @@ def test_missing_validation_is_refused_before_an_epoch_is_lost(valid):
     with pytest.raises((TypeError, ValueError), match='validation'):
         fit(1, model, F.cross_entropy, sgd(model), [(X, Y)], valid)
     assert not model.log
+
+@pytest.mark.parametrize('train', [[], None, DataLoader(Dataset(X[:3], Y[:3]), 4, drop_last=True), iter([]), (o for o in [])])
+def test_an_empty_training_loader_is_refused_in_the_first_epoch(train, capsys):
+    model = Watch()
+    with pytest.raises(ValueError, match='^fit: the training loader gave no batch'):
+        fit(2, model, F.cross_entropy, sgd(model), train, [(X, Y)])
+    assert not model.log and not capsys.readouterr().out          # before anything was judged or printed
 
 def test_targets_that_are_no_classes_are_explained():
     model = nn.Linear(2, 2)
