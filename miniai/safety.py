@@ -48,7 +48,7 @@ class NaNStopCB(Callback):
     def cleanup_fit(self, learn):
         if self.where and learn.epoch is not None: print(f'NaNStopCB: {self.where}')
 
-# %% ../nbs/25_safety.ipynb #f4b8913e
+# %% ../nbs/25_safety.ipynb #641e0273
 @patch
 def _search(self:NaNStopCB, learn)->str:
     "The first that is to blame: weights, batch, a layer, or the loss function."
@@ -65,7 +65,7 @@ def _first_layer(self:NaNStopCB, learn)->str:
     "Send the batch through again and watch the layers; '' if all outputs are finite. Leaves no trace."
     found, preds, model = [], learn.preds, learn.model
     def hook(name, layer, inp, out):
-        if not found and not _finite(out): found.append(self._blame(name, layer, inp))
+        if not found and not _finite(out): found.append(_blame(name, layer, inp))
     with ExitStack() as stack, untouched(model), torch.no_grad(), torch.compiler.set_stance('force_eager'):
         for name, layer in model.named_modules():
             stack.callback(layer.register_forward_hook(partial(hook, name)).remove)
@@ -73,8 +73,7 @@ def _first_layer(self:NaNStopCB, learn)->str:
         finally: learn.preds = preds
     return found[0] if found else ''
 
-@patch
-def _blame(self:NaNStopCB, name, layer, inp)->str:
+def _blame(name, layer, inp)->str:
     "What to say of the first layer with a broken output."
     who = f"{name or 'model'} ({type(layer).__name__})"
     stats = [k for k, b in layer.named_buffers() if not _finite(b)]
@@ -112,14 +111,6 @@ class WatchCB(Callback):
 
     def before_epoch(self, learn): self.trained |= learn.training
 
-    def after_epoch(self, learn):
-        if learn.training or not self.trained: return       # a fit that only judges changes nothing
-        new = learn.history[-1][self.name]
-        if self._is_better(new):
-            self.improved(learn, new)
-            self.value, self.epoch, self.waited = new, learn.epoch, 0
-        else: self.waited += 1
-
     def improved(
         self,
         learn, # the learner
@@ -127,17 +118,25 @@ class WatchCB(Callback):
     )->None:
         "Called at each new best; for subclasses."
 
+    def after_fit(self, learn):
+        if learn.training: warn(f'{type(self).__name__}: this fit had no validation, so there was nothing to watch.')
+
     def cleanup_fit(self, learn): self.trained = False
 
-# %% ../nbs/25_safety.ipynb #e1d96240
+# %% ../nbs/25_safety.ipynb #23b4f121
+@patch
+def after_epoch(self:WatchCB, learn):
+    if learn.training or not self.trained: return       # a fit that only judges changes nothing
+    new = learn.history[-1][self.name]
+    if self._is_better(new):
+        self.improved(learn, new)
+        self.value, self.epoch, self.waited = new, learn.epoch, 0
+    else: self.waited += 1
+
 @patch
 def _is_better(self:WatchCB, new)->bool:
     if self.value is None or not math.isfinite(new): return math.isfinite(new)
     return (self.value-new if self.best is min else new-self.value) > self.min_delta
-
-@patch
-def after_fit(self:WatchCB, learn):
-    if learn.training: warn(f'{type(self).__name__}: this fit had no validation, so there was nothing to watch.')
 
 # %% ../nbs/25_safety.ipynb #75c17658
 class EarlyStopCB(WatchCB):
@@ -203,7 +202,7 @@ class SaveBestCB(WatchCB):
         if self.at_end and self.trained and self.value is not None: self.restore(learn)
         super().cleanup_fit(learn)
 
-# %% ../nbs/25_safety.ipynb #8142bb87
+# %% ../nbs/25_safety.ipynb #8b350726
 @patch
 def restore(
     self:SaveBestCB,
