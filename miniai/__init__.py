@@ -44,4 +44,4 @@ The map, by decades. Imports run downwards only, so a module needs nothing that 
 1884681
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"

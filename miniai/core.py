@@ -197,7 +197,8 @@ def map_tensors(
 ): # of the same form as `x`
     "`x` with `f` applied to every tensor in it; containers keep their type, other leaves pass untouched."
     if isinstance(x, torch.Tensor): return f(x)
-    if type(x) in (tuple, list): return type(x)([map_tensors(f, o) for o in x])      # nearly always
+    if type(x) in (tuple, list):                                                      # nearly always
+        return type(x)([f(o) if isinstance(o, torch.Tensor) else map_tensors(f, o) for o in x])
     if isinstance(x, tuple) and hasattr(x, '_fields'): return type(x)(*(map_tensors(f, o) for o in x))
     if isinstance(x, (list, tuple)): return type(x)(map_tensors(f, o) for o in x)
     if isinstance(x, Mapping):
@@ -212,7 +213,8 @@ def to_device(
     device=def_device, # where to: 'cpu', 'cuda', 'mps' or a `torch.device`
 ): # of the same form as `x`
     "`x` with every tensor on `device`; what is there is not copied. Pinned sources must stay as they are meanwhile."
-    device = torch.device(device)
+    if not isinstance(device, torch.device): device = torch.device(device)
+    if type(x) is tuple and all([isinstance(t, torch.Tensor) and t.device==device for t in x]): return x
     fast = device.type=='cuda'              # elsewhere a non-blocking copy may be read before it is filled
     return map_tensors(lambda t: t if t.device==device else t.to(device, non_blocking=fast), x)
 

@@ -195,14 +195,15 @@ def first_tensor(
     x, # a tensor, or any nesting of tuples, lists and dicts of them
 ): # a tensor; `x` itself if it is no container
     "The first tensor in a batch or in the output of a model: what metrics and pictures are made from."
-    while isinstance(x, (tuple, list, dict)) and len(x): x = batch_items(x)[0]
+    while isinstance(x, (tuple, list, dict)) and x: x = next(iter(x.values())) if isinstance(x, dict) else x[0]
     return x
 
 def batch_size(
     batch, # a batch
 )->int:
     "The number of items in a batch: the length of its first tensor."
-    return len(first_tensor(batch))
+    x = first_tensor(batch)
+    return x.shape[0] if isinstance(x, torch.Tensor) else len(x)         # `len` of a tensor is three times as slow
 
 # %% ../nbs/21_events.ipynb #d79119c7
 class TrainCB(Callback):
@@ -270,7 +271,7 @@ class DeviceCB(Callback):
     def __init__(
         self,
         device=def_device, # where to
-    ): self.device = device
+    ): self.device = torch.device(device)
 
     def before_fit(self, learn): learn.model.to(self.device)
     def before_batch(self, learn): learn.batch = to_device(learn.batch, self.device)

@@ -31,6 +31,11 @@ _all_ = ['Callback', 'CancelBatchException', 'CancelEpochException', 'CancelFitE
 # %% ../nbs/23_learner.ipynb #4460536d
 _idle = dict.fromkeys('n_epochs epochs epoch dl iter batch preds targs loss training handlers'.split())
 
+class _Later:
+    "A method of another lesson until that is imported. (A `__getattr__` of the class would slow every `learn.x`.)"
+    def __init__(self, lesson): self.lesson = lesson
+    def __get__(self, *_): raise AttributeError(f'Learner: this is of another lesson; import miniai.{self.lesson}.')
+
 class Learner:
     "A training loop that callbacks fill: see `fit` for the events, `TrainCB` for the usual stages."
     def __init__(
@@ -62,10 +67,8 @@ class Learner:
     @opt.setter
     def opt(self, val): self._opt, self._made_for = val, None         # so it is yours, or there is none
 
-    def __getattr__(self, name):
-        later = dict(capture_preds='augment', look='look', show_batch='look', show_results='look', summary='look')
-        hint = f' It comes with another lesson: import miniai.{later[name]}.' if name in later else ''
-        raise AttributeError(f'Learner has no {name}.{hint}')
+    look = show_batch = show_results = summary = _Later('look')
+    capture_preds = show_image_batch = _Later('augment')
 
 # %% ../nbs/23_learner.ipynb #90de8e9d
 @patch
@@ -141,7 +144,6 @@ def fit(
     """Train. Events of an epoch: before_epoch; for each batch before_batch, predict, after_predict, get_loss,
     after_loss, in training backward, after_backward, step, after_step, zero_grad, then after_batch; after_epoch.
     Each level ends with its cleanup event whatever happened, and ends quietly at its own cancel exception.
-
     What was measured is in `history`. `TypeError` if a stage is done by nobody or by two, `ValueError` if there is no
     data, or `opt` is of another model."""
     check_int('Learner.fit', 'n_epochs', n_epochs, lo=0)
@@ -183,8 +185,7 @@ def _where(self:Learner)->str:
 def _check_stages(self:Learner, train):
     "`TypeError` unless callbacks are objects, and each stage has one owner."
     for cb in self.cbs:
-        name = getattr(cb, '__name__', '')
-        if isinstance(cb, type): raise TypeError(f'Learner: {name} is a class; make an object of it: {name}().')
+        if isinstance(cb, type): raise TypeError(f'Learner: {cb.__name__} is a class, add an object: {cb.__name__}()')
     own = [type(self)] if type(self) is not Learner else []
     who = {o: [type(cb).__name__ for cb in self.cbs if listener(cb, o) is not None]
               + [c.__name__ for c in own if getattr(c, o) is not getattr(Learner, o)] for o in stages}

@@ -102,7 +102,7 @@ class Accuracy(Metric):
     sums = True
     def calc(self, inp, targ=None):
         _classes('Accuracy', inp, targ)
-        return ((inp if inp.shape==targ.shape else inp.argmax(1))==targ).sum()
+        return ((inp if inp.shape==targ.shape else inp.argmax(1))==targ).count_nonzero()
 
     def add(self, inp, targ=None, n:int=1)->None:
         "Take in one batch; `n` is not needed, the targets are counted."
@@ -120,7 +120,7 @@ class TopK(Accuracy):
 
     def calc(self, inp, targ=None):
         _classes('TopK', inp, targ)
-        return (inp.topk(min(self.k, inp.shape[1]), dim=1).indices==targ[:,None]).sum()
+        return (inp.topk(min(self.k, inp.shape[1]), dim=1).indices==targ[:,None]).count_nonzero()
 
 # %% ../nbs/20_metrics.ipynb #4a980db8
 class MSE(Metric):
@@ -170,15 +170,13 @@ class FuncMetric(Metric):
 
 # %% ../nbs/20_metrics.ipynb #89c54bc1
 class Together:
-    "Copies of small predictions and targets, until there are `batches` of one kind: then they are judged in one call."
+    "Copies of small predictions and targets, until there are enough of one kind: then they are judged in one call."
     def __init__(
         self,
         judge, # (predictions, targets, items) → anything
-        batches:int=32, # judge so many at once
-        small:int=8192, # wait only if a batch has at most so many predicted numbers
+        numbers:int=20480, # judge so many predicted numbers at once; batches of more than half of it do not wait
     ):
-        self.judge, self.batches, self.small = judge, batches, small
-        self.kind = None                       # shapes and dtypes of what may wait
+        self.judge, self.numbers = judge, numbers
         self.clear()
 
     def add(
@@ -188,26 +186,44 @@ class Together:
         n:int, # items
     )->None:
         "Take in a batch."
-        kind = preds.shape[1:], targs.shape[1:], preds.dtype, targs.dtype
-        if kind!=self.kind or preds.numel()>self.small:
-            self.flush()
-            self.kind = kind
-            return self.judge(preds, targs, n)
-        self.kept.append((preds.clone(), targs.clone()))           # a loader may use its memory again
+        kind = preds.shape, targs.shape, preds.dtype, targs.dtype
+        if kind!=self.kind: return self._begin(kind, preds, targs, n)
+        if not self.rows: self._make_room(preds, targs)
+        p, t = self.rows[self.waiting]
+        p.copy_(preds)                                             # a loader may use its memory again
+        t.copy_(targs)
         self.n += n
-        if len(self.kept)==self.batches: self.flush()
+        self.waiting += 1
+        if self.waiting==len(self.rows): self.flush()
 
     def clear(self)->None:
         "Forget what waits."
-        self.kept, self.n = [], 0
+        self.kind, self.rows = None, []
+        self.waiting, self.n = 0, 0
 
-    def flush(self)->None:
-        "Judge all that waits."
-        if not self.kept: return
-        preds, targs = (torch.cat(o) for o in zip(*self.kept))
-        n = self.n
-        self.clear()
-        self.judge(preds, targs, n)
+# %% ../nbs/20_metrics.ipynb #7c0d41aa
+@patch
+def _begin(self:Together, kind, preds, targs, n):
+    "The first batch of a kind is judged at once, and others may wait for each other; large ones never do."
+    self.flush()
+    self.clear()
+    if preds.ndim and targs.ndim and 0<preds.numel()<=self.numbers//2: self.kind = kind
+    self.judge(preds, targs, n)
+
+@patch
+def _make_room(self:Together, preds, targs):
+    "Memory for as many batches as may wait, in one piece, and its rows."
+    rows = min(32, self.numbers//preds.numel())
+    self.room = [o.new_empty(rows, *o.shape) for o in (preds, targs)]
+    self.rows = list(zip(*self.room))
+
+@patch
+def flush(self:Together)->None:
+    "Judge all that waits."
+    if not self.waiting: return
+    preds, targs = (o[:self.waiting].flatten(0, 1) for o in self.room)
+    n, self.n, self.waiting = self.n, 0, 0
+    self.judge(preds, targs, n)
 
 # %% ../nbs/20_metrics.ipynb #cca2db0a
 class History(list):

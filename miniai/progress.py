@@ -54,9 +54,9 @@ class MetricsCB(Callback):
         if not self.metrics: return
         preds = first_tensor(learn.preds)
         targs = first_tensor(batch_items(learn.batch)[-1] if targs is None else targs)
-        tensors = isinstance(preds, torch.Tensor) and isinstance(targs, torch.Tensor)
-        judge = self.together.add if self.together and tensors else self._judge
-        judge(preds.detach() if tensors else preds, targs, n)
+        if isinstance(preds, torch.Tensor): preds = preds.detach()
+        wait = self.together is not None and isinstance(preds, torch.Tensor) and isinstance(targs, torch.Tensor)
+        (self.together.add if wait else self._judge)(preds, targs, n)
 
 # %% ../nbs/22_progress.ipynb #bfce624c
 @patch

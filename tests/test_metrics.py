@@ -109,10 +109,10 @@ def test_outputs_of_varying_length_are_judged_apart():
     right, all_ = sum((x.argmax(1)==y).sum().item() for x, y in batches), 4*sum(sizes)
     assert learn.history[-1]['acc']==pytest.approx(right/all_)
 
-@pytest.mark.parametrize('batches', [1, 3, 100])
-def test_together_gives_everything_once_and_in_order(batches):
+@pytest.mark.parametrize('numbers', [1, 3, 100])
+def test_together_gives_everything_once_and_in_order(numbers):
     seen = []
-    wait = Together(lambda p, t, n: (seen.extend(p.tolist()), seen.append(n)), batches=batches)
+    wait = Together(lambda p, t, n: (seen.extend(p.tolist()), seen.append(n)), numbers=numbers)
     for i in range(10): wait.add(torch.tensor([float(i)]), torch.tensor([0.]), 1)
     wait.flush()
     wait.flush()
@@ -125,9 +125,9 @@ def test_together_gives_everything_once_and_in_order(batches):
 
 def test_large_outputs_are_not_kept():
     seen = []
-    wait = Together(lambda p, t, n: seen.append(n), small=10)
+    wait = Together(lambda p, t, n: seen.append(n), numbers=20)
     for _ in range(3): wait.add(torch.zeros(11), torch.zeros(11), 11)
-    assert seen==[11]*3 and not wait.kept
+    assert seen==[11]*3 and not wait.rows
 
 def test_history():
     h = History()
