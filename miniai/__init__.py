@@ -1,47 +1,52 @@
-"""Deep learning small enough to read in a week: each module is a lesson, the notebook in `nbs/` that it comes from.
+"""Convolutional autoencoders from first principles: lessons that are also a library
 
-The map, by decades. Imports run downwards only, so a module needs nothing that stands below it.
+The map, by decades. Each module is a lesson, the notebook in `nbs/` that it comes from. Imports run downwards only,
+so a module needs nothing that stands below it.
 
-00 Ground
-    core         repeat a run, move a batch to any device, write errors that teach
-    plot         images and curves, as pictures and as numbers
-    sources      read image files safely, and only once; three sets: train, valid, test
-    datasets     loaders: row by row for everything, or all images in memory
-    training     `fit`, the training loop by hand
-10 Convolutions
-    conv         a convolution as a loop, and as a layer with its norm and activation
-    im2col       a convolution as one matrix product, forwards and backwards
-    layout       the batch innermost in memory: thin convolutions several times faster
-    cnn          a network of convolutions, and the count of its parameters
-    windows      what each layer reads of the one before; one walk along a chain of layers
-    receptive    which pixels a unit sees, and which of them count
-    summary      what a network costs, layer by layer
-20 The loop
-    metrics      exact means over uneven batches
-    events       callbacks, and the exceptions that stop a batch, an epoch or a fit
-    progress     history, numbers and live curves
-    learner      `Learner`: a training loop that nobody has to edit
-    speed        where the time of a fit goes, and a compiler
-    safety       stop early, keep the best weights, average them, catch the first NaN
-    look         batches and results of a true fit, without a trace of it
-30 Deep networks
-    init         batches changed on the device, before the model sees them
-    sgd          schedules of the rate, a record of anything, gradients cut or gathered
-    augment      every prediction of a run, to look at
-    accel        half of the bits for the products, all of them for the sums
-    callbacks    the door: every callback of all lessons, from one place
-40 Autoencoders
-    autoencoder  `ConvAutoencoder`, and the fast layer that grows an image back
-60 Your own
-    cli          `miniai-train`, and `load_model` for what it saved
-90 Extras
-    cells        a layer as formulas that a spreadsheet computes
-    spreadsheet  a trained network as a workbook full of formulas
+- 00 Ground: `core`, `plot`, `sources`, `datasets`, `training`
+- 10 Convolutions: `conv`, `im2col`, `layout`, `cnn`, `windows`, `receptive`, `summary`
+- 20 The loop: `metrics`, `events`, `progress`, `learner`, `speed`, `safety`, `look`
+- 30 Deep networks: `init`, `sgd`, `augment`, `accel`, `callbacks`
+- 40 Autoencoders: `autoencoder`
+- 60 Your own: `cli`
+- 90 Extras: `cells`, `spreadsheet`
 
->>> from miniai.autoencoder import ConvAutoencoder
->>> from miniai.cnn import n_params
->>> n_params(ConvAutoencoder(latent=8))
-1884681
-"""
+An example:
+
+    >>> from miniai.autoencoder import ConvAutoencoder
+    >>> from miniai.cnn import n_params
+    >>> n_params(ConvAutoencoder(latent=8))
+    1884681
+
+Modules:
+
+- `miniai.accel`: Half the bits for the products, all of them for the sums: when that is safe, and when it is faster.
+- `miniai.augment`: A metric is one number. To understand a network, look at what it guessed, for each image.
+- `miniai.autoencoder`: Squeeze an image into a few numbers, and grow it back, by a growing layer that is equal to the usual one, and faster.
+- `miniai.callbacks`: Every callback of the package, in one place, and all of them at work together.
+- `miniai.cells`: In a spreadsheet every number is a cell. Which formulas make a convolution of them, a pool, a dense layer, a batch norm?
+- `miniai.cli`: Choose a dataset and a code size; get a trained autoencoder, its pictures, its history, and two yardsticks.
+- `miniai.cnn`: A network of convolutions by hand: counted, drawn, trained, taken apart, shifted, and compared, one change at a time.
+- `miniai.conv`: A few weights slide over an image and ask the same question at each place: on paper, as a loop, and as a layer.
+- `miniai.core`: The few lines that every other lesson leans on: make a run repeatable, move a batch to whatever device there is, and say clearly what went wrong.
+- `miniai.datasets`: Two ways from images to batches: row by row, for every kind of data; and all images in memory, on the device.
+- `miniai.events`: The Learner begins on one screen with everything built in. Then metrics, callbacks and cancel exceptions take it apart, until nobody has to edit it again.
+- `miniai.im2col`: Copy each window into a column, and a convolution is one matrix product. Why that is fast, what it costs, and what flows back.
+- `miniai.init`: A batch is changed on the device, all images at once, before the model sees it: shifted, or normalised.
+- `miniai.layout`: The same numbers in another order: with the images of a batch side by side in memory, thin convolutions take a fraction of the time.
+- `miniai.learner`: A training loop that you never edit again: callbacks do the work, exceptions stop it, looking leaves no trace, and errors say where they came from.
+- `miniai.look`: What does the model see, and what comes out of it? A true fit is stopped at an event, shown, and undone.
+- `miniai.metrics`: How well is it doing? A Metric sums up over batches, weighs them rightly, and does not make the GPU wait.
+- `miniai.plot`: Show one image or a hundred, as pictures or as numbers, whatever form they come in; show what a model made of them; and draw a loss curve.
+- `miniai.progress`: Exact numbers for each epoch without making the device wait, and a bar that knows whether anybody is watching.
+- `miniai.receptive`: Deep in a network, one unit lights up. Which pixels could it see, and which of them counted?
+- `miniai.safety`: End a run at the first loss that is no number and say who made it; stop when nothing improves; keep the best weights in a file; judge by an average of the weights.
+- `miniai.sgd`: The rate of a step may rise and fall, its gradient may be cut or gathered from many batches; and whatever happens can be recorded.
+- `miniai.sources`: Read the images yourself, check every byte you were promised, and decode them only once.
+- `miniai.speed`: A stopwatch at every event tells what a fit waits for; then a compiler, which makes the model itself faster where that is possible.
+- `miniai.spreadsheet`: A trained network in which every number is a cell: change a pixel, and watch the prediction move.
+- `miniai.summary`: One picture goes in. We count every multiplication on its way, let hooks do the counting for any model, and ask whether the clock agrees.
+- `miniai.training`: All that `fit` does, written out: minibatches, loss, step, validation; and what each line is for, shown by leaving it out.
+- `miniai.windows`: Each unit of a layer reads a few units of the layer before. We write down which ones, for every kind of layer, and follow whole chains of layers."""
 
 __version__ = "0.2.0.dev0"

@@ -165,6 +165,10 @@ def exported(text):
     pieces = re.split(r'^# %% \.\..*#(\w+)\n', text, flags=re.M)[1:]
     return {mark: len(cell.strip('\n').splitlines()) for mark, cell in zip(pieces[::2], pieces[1::2])}
 
+def tour(text):
+    "The docstring of a module: a summary, what it holds, an example."
+    return ast.get_docstring(ast.parse(text), clean=False) or ''
+
 def written(text):
     "Lines that somebody wrote: no summary of the module, no `__all__`."
     return re.sub(r'^__all__ = \[[^]]*\]', '', text, flags=re.M).splitlines()[1:]
@@ -172,7 +176,7 @@ def written(text):
 @dataclass
 class Counts:
     "What is counted in the source of a module."
-    lines:int
+    lines:int           # below the tour
     columns:int         # of the widest line
     density:float       # tokens in a line of code
     triples:int         # assignments of three or more things
@@ -186,7 +190,7 @@ def count(text):
     functions = {o.name: body(o) for o in nodes(text, ast.FunctionDef)} or {'': 0}
     cells = exported(text) or {'': 0}
     longest, mark = max(functions, key=functions.get), max(cells, key=cells.get)
-    return Counts(lines=len(text.splitlines()), columns=max(map(len, written(text)), default=0),
+    return Counts(lines=len(text.splitlines())-len(tour(text).splitlines()), columns=max(map(len, written(text)), default=0),
                   density=len(seen)/max(1, len({t.start[0] for t in seen})), triples=len(triples(text)),
                   function=functions[longest], longest=longest, cell=cells[mark], mark=mark)
 

@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from house import (House, code, comments, count, decades, default_exp, defined, imports, inherited, is_folded, limits,
-                   most_triples, nodes, parts, public, root, source, table, untold)
+                   most_triples, nodes, parts, public, root, source, table, tour, untold)
 from miniai.autoencoder import ConvAutoencoder
 from miniai.callbacks import EMACB, GradClipCB, NaNStopCB, OneCycleCB, RecorderCB
 from miniai.cnn import simple_cnn
@@ -248,6 +248,25 @@ def modules_are_small(house):
     where = ', '.join(f'{k} {o.triples}' for k, o in every.items() if o.triples)
     if 1000*n>=most_triples*total>0: yield f'{n} triples in {total} lines, not below {most_triples} in 1,000: {where}'
 
+def toured(doc, code='def f(): ...'): return module(f'"""{doc}"""\n__all__ = ["f"]\n{code}')
+
+@rule(('no example',  toured('Core.\n\n- `f`')),
+      ('not name f',  toured('Core: ff and `ff`.\n\n```python\nff()\n```')),
+      ('is not run',  lesson(py('#| exportd\n#| slow\nx = 1'))),
+      ('is not run',  lesson(py('#| exportd\n#| eval: false\nx = 1'))))
+def modules_begin_with_a_tour(house):
+    "The docstring of a module names all that it defines for others, and has an example, which its lesson runs."
+    for k, text in house.modules.items():
+        doc = tour(text)
+        if not re.search(r'^```python\n.+^```', doc, re.M | re.S): yield f'{k}: the docstring has no example'
+        lists = [o.value for o in nodes(text, ast.Assign) if ast.unparse(o.targets[0])=='__all__']
+        given = {name for o in lists for name in ast.literal_eval(o)} & {*defined(text)}
+        told = {*re.findall(r'`(\w+)', doc)}
+        if given-told: yield f"{k}: the docstring does not name {', '.join(sorted(given-told))}"
+    for k, cells in house.lessons.items():
+        for o in map(source, cells):
+            if o.startswith('#| exportd') and '#| ' in o[2:]: yield f'{k}: the example is not run: {o.splitlines()[1]}'
+
 @rule(('no docstring', module('def f()->int: return 1')),
       ('no docstring', module('class A: ...')),
       ('no docstring', module('class A:\n    "A."\n    def f(self): ...')),
@@ -306,25 +325,22 @@ def one_function_speaks_to_the_network(house):
 def maps(text, *modules):
     "A house with these modules, and a package with this docstring."
     return House(modules=dict.fromkeys(modules, ''), texts={'miniai/__init__.py': f'"""A map.\n\n{text}\n"""'})
-first = '00 Ground\n    core   it\n'
+first = '- 00 Ground: `core`\n'
 
 @rule(('00_plot is not', maps(first, '00_core', '02_plot')),
-      ('00_old is only', maps(first + '    old   it', '00_core')),
-      ('00_cnn is only', maps('00 Ground\n    cnn   it', '10_cnn')),
-      ('order',          maps('00 Ground\n    plot   it\n    core   it', '00_core', '02_plot')),
-      ('The loop',       maps(first + '20 Loops\n    events   it', '00_core', '21_events')),
+      ('00_old is only', maps('- 00 Ground: `core`, `old`', '00_core')),
+      ('00_cnn is only', maps('- 00 Ground: `cnn`', '10_cnn')),
+      ('order',          maps('- 00 Ground: `plot`, `core`', '00_core', '02_plot')),
+      ('The loop',       maps(first + '- 20 Loops: `events`', '00_core', '21_events')),
       ('docstring',      House(modules={'00_core': ''}, texts={'miniai/__init__.py': 'x = 1'})))
 def the_map_shows_each_module(house):
-    "The docstring of the package: decades in order, and under each its modules with a line of what they give."
+    "The docstring of the package: decades in order, and under each its modules."
     if not house.modules: return
-    text, found, decade = ast.get_docstring(ast.parse(house.texts.get('miniai/__init__.py', ''))), [], ''
+    text, found = ast.get_docstring(ast.parse(house.texts.get('miniai/__init__.py', ''))), []
     if text is None: return (yield 'map: the package has no docstring')
-    for line in text.splitlines():
-        if m := re.fullmatch(r'(\d\d) (.+)', line):
-            decade = m[1]
-            name = decades.get(decade)
-            if name!=m[2]: yield f'map: the decade {decade} is called {name!r}, not {m[2]!r}'
-        elif m := re.fullmatch(r'    (\w+) +\S.*', line): found.append(f'{decade}_{m[1]}')
+    for decade, name, modules in re.findall(r'^- (\d\d) (.+?): (.+)$', text, re.M):
+        if name!=decades.get(decade): yield f'map: the decade {decade} is called {decades.get(decade)!r}, not {name!r}'
+        found += [f'{decade}_{o}' for o in re.findall(r'`(\w+)`', modules)]
     wanted = [f'{k[0]}0_{k[3:]}' for k in house.modules]
     yield from (f'map: {o} is not there' for o in wanted if o not in found)
     yield from (f'map: {o} is only there' for o in found if o not in wanted)
@@ -405,8 +421,9 @@ def test_rules_do_not_complain_of_what_is_right():
     plot = [*whole[:3], *three, *whole[3:]]
     core = [*whole[:2], py('#| default_exp core'), refers, *plot[2:]]
     size = 'class A:\n  "A."\n  def f(\n    self,\n    x, # an image\n  ): # its size\n    "F."\n    return x.size\n'
-    modules = {'00_core': f'"""Core."""\n{size}', '02_plot': '"""Plot."""\nfrom .core import A'}
-    texts = {'miniai/__init__.py': f'"""A map.\n\n{first}    plot   it\n"""'}
+    shown = '```python\nA()\n```"""\n'
+    modules = {'00_core': f'"""Core.\n\n- `A`s\n\n{shown}__all__ = ["A"]\n{size}', '02_plot': f'"""Plot.\n\n{shown}from .core import A'}
+    texts = {'miniai/__init__.py': f'"""A map.\n\n{first.strip()}, `plot`\n"""'}
     good = House({'00_core': core, '02_plot': plot}, modules, texts, sizes={'00_core': 1, '02_plot': 1})
     assert not [o for keeps in rules for o in keeps(good)]
 

@@ -11,6 +11,7 @@ from torch import nn
 
 from miniai import cells as M
 from miniai.cells import Calc
+from miniai.cnn import FixedFlatten, simple_cnn
 from miniai.conv import conv
 from miniai.spreadsheet import Cells, a1, column_letters, to_xlsx, trace_precedents
 
@@ -101,7 +102,16 @@ def test_random_networks_by_formulas(tmp_path):
         classes, best = compare(show, layout, net, x)
         assert class_of(show, layout)==str(best)
         seen |= classes
-    assert seen == set(M._known)
+    assert seen | {FixedFlatten} == set(M._known)
+
+@pytest.mark.parametrize('head', ['flatten', 'pool', 'dense'])
+def test_our_own_networks_become_workbooks(head, tmp_path):
+    torch.manual_seed(1)
+    model, x = simple_cnn((2, 4), head=head, size=8).eval(), torch.rand(1, 8, 8)
+    layout = to_xlsx(model, x, tmp_path/'net.xlsx')
+    show = by_formulas(tmp_path/'net.xlsx')
+    classes, best = compare(show, layout, model, x)
+    assert class_of(show, layout)==str(best) and (FixedFlatten in classes)==(head!='pool')
 
 @needs_office
 def test_random_networks_by_office(tmp_path):
@@ -113,7 +123,7 @@ def test_random_networks_by_office(tmp_path):
         classes, best = compare(show, layout, *net)
         assert class_of(show, layout)==str(best)
         seen |= classes
-    assert seen == set(M._known)
+    assert seen | {FixedFlatten} == set(M._known)
 
 def small_net():
     torch.manual_seed(0)
