@@ -10,7 +10,7 @@ Callbacks: methods named after the events of a training loop.
 - the `Order` of all callbacks, and `around` for those that enclose all others
 - stopping: `CancelStepException`, `CancelBatchException`, `CancelEpochException`, `CancelFitException`
 - stages: `TrainCB`, `ReconstructCB`, and `LossTermCB` for what adds to the loss; `DeviceCB`, `SingleBatchCB`
-- batches of any form: `batch_items`, `first_tensor`, `batch_size`
+- batches of any form: `batch_items`, `first_tensor`, `batch_size`; `copy_cbs` for a fit that leaves no trace
 
 ```python
 from miniai.events import Callback, run_cbs
@@ -25,10 +25,11 @@ run_cbs([HelloCB()], 'before_fit')
 __all__ = ['stages', 'event_names', 'listener', 'by_order', 'run_cbs', 'Callback', 'CancelFitException', 'CancelEpochException',
            'CancelBatchException', 'CancelStepException', 'add_note', 'with_cbs', 'Order', 'Handlers', 'around',
            'batch_items', 'first_tensor', 'batch_size', 'TrainCB', 'ReconstructCB', 'LossTermCB', 'DeviceCB',
-           'SingleBatchCB']
+           'SingleBatchCB', 'copy_cbs']
 
 # %% ../nbs/21_events.ipynb #e91b29d6
 import difflib
+from copy import copy, deepcopy
 from functools import wraps
 from inspect import getattr_static
 
@@ -72,7 +73,7 @@ class Callback:
     """Base of callbacks: methods named after events take the learner. Lower `order` runs first.
 
     Events: before_, after_ and cleanup_ of fit, epoch and batch; after_predict, after_loss, after_backward, after_step;
-    and the stages: predict, get_loss, backward, step, zero_grad. Other before_… names raise `TypeError`."""
+    and the stages: predict, get_loss, backward, step, zero_grad. Other before_…, after_…, cleanup_… are refused."""
     order = 0
     in_lr_find = True # does it run during a search for the learning rate, and when a batch is only shown?
 
@@ -95,6 +96,8 @@ class CancelStepException(Exception):
     "Raise it in a callback at after_backward to keep the gradients: no step, no zeroing, and the batch goes on."
 
 # %% ../nbs/21_events.ipynb #95864c04
+_cancels = CancelStepException, CancelBatchException, CancelEpochException, CancelFitException
+
 def add_note(
     e:BaseException, # an error on its way
     text:str, # what to add
@@ -129,7 +132,7 @@ class with_cbs:
             finally:
                 try: o.callback(cleanup)
                 except Exception as e:
-                    if error is None: raise
+                    if error is None or isinstance(error, _cancels): raise      # no error must hide behind a cancel
                     add_note(error, f'and then {cleanup} failed: {e!r}')
         return _f
 
@@ -154,8 +157,6 @@ class Order:
     last = float('inf')                 # a stopwatch, and whoever looks at what all others have done
 
 # %% ../nbs/21_events.ipynb #727cfe5b
-_cancels = CancelStepException, CancelBatchException, CancelEpochException, CancelFitException
-
 class Handlers(dict):
     "Event → [(callback, its method)] in order, looked up at the first use. It belongs to one fit."
     def __init__(
@@ -180,7 +181,7 @@ class Handlers(dict):
             except BaseException as e:
                 if isinstance(e, Exception) and not isinstance(e, _cancels): add_note(e, f'in {type(cb).__name__}.{nm}')
                 if not nm.startswith('cleanup_'): raise
-                if first is None: first = e
+                if first is None or isinstance(first, _cancels): first = e
                 else: add_note(first, f'and then {type(cb).__name__}.{nm} failed: {e!r}')
         if first is not None: raise first
 
@@ -193,7 +194,7 @@ def around(
     last=None, # the same, called behind them
     of:type|None=None, # a class: ahead of and behind its callbacks instead
 )->None:
-    "Enclose an event for the rest of this fit. `TypeError` for a learner that keeps no handlers."
+    "Enclose an event, or a stage that a callback does, for the rest of this fit. `TypeError` if there are no handlers."
     handlers = getattr(learn, 'handlers', None)
     if handlers is None:
         raise TypeError(f'{type(cb).__name__} needs to come around other callbacks, and {type(learn).__name__} has no '
@@ -212,17 +213,21 @@ def batch_items(
 
 def first_tensor(
     x, # a tensor, or any nesting of tuples, lists and dicts of them
-): # a tensor; `x` itself if it is no container
+): # a tensor; if there is none, the first of what the containers hold
     "The first tensor in a batch or in the output of a model: what metrics and pictures are made from."
-    while isinstance(x, (tuple, list, dict)) and x: x = next(iter(x.values())) if isinstance(x, dict) else x[0]
-    return x
+    if isinstance(x, torch.Tensor) or not isinstance(x, (tuple, list, dict)) or not x: return x
+    items = batch_items(x)
+    if isinstance(items[0], torch.Tensor): return items[0]                # nearly always
+    leaves = [first_tensor(o) for o in items]
+    return next((o for o in leaves if isinstance(o, torch.Tensor)), leaves[0])
 
 def batch_size(
     batch, # a batch
 )->int:
-    "The number of items in a batch: the length of its first tensor."
-    x = first_tensor(batch)
-    return x.shape[0] if isinstance(x, torch.Tensor) else len(x)         # `len` of a tensor is three times as slow
+    "The number of items in a batch: the length of its first tensor or array; `ValueError` if it has none."
+    shape = getattr(first_tensor(batch), 'shape', ())                     # `len` of a tensor is slower
+    if not shape: raise ValueError(f'batch_size: no tensor with items in the batch: {describe(batch)}')
+    return shape[0]
 
 # %% ../nbs/21_events.ipynb #d79119c7
 class TrainCB(Callback):
@@ -299,3 +304,17 @@ class SingleBatchCB(Callback):
     "End the fit after one batch: a quick look whether everything runs."
     order = Order.single_batch
     def after_batch(self, learn): raise CancelFitException()
+
+# %% ../nbs/21_events.ipynb #5c01ab2e
+def copy_cbs(
+    cbs, # callbacks
+    shared=(), # objects that copies and originals have in common, such as the model
+)->list: # their copies, in the same order
+    "Copies of callbacks that know each other. What cannot be copied, such as an open file, they share."
+    copies = [copy(cb) for cb in cbs]
+    memo = {id(o): o for o in shared} | {id(cb): new for cb, new in zip(cbs, copies)}
+    for new in copies:
+        for k, v in list(getattr(new, '__dict__', {}).items()):
+            try: new.__dict__[k] = deepcopy(v, memo)
+            except Exception: pass                       # also a result that still hangs in a graph
+    return copies

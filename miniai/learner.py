@@ -30,7 +30,7 @@ __all__ = ['Learner', 'TrainLearner', 'MomentumLearner', 'Callback', 'CancelBatc
 
 # %% ../nbs/23_learner.ipynb #1e6efbf1
 from contextlib import contextmanager
-from copy import copy, deepcopy
+from copy import deepcopy
 
 import torch
 import torch.nn.functional as F
@@ -41,7 +41,7 @@ from torch import optim
 from .core import check_int, describe, to_cpu, untouched
 from .events import (Callback, CancelBatchException, CancelEpochException, CancelFitException, CancelStepException,
                            DeviceCB, Handlers, LossTermCB, ReconstructCB, SingleBatchCB, TrainCB, add_note, batch_items,
-                           listener, run_cbs, stages, with_cbs)
+                           copy_cbs, listener, run_cbs, stages, with_cbs)
 from .metrics import History
 from .progress import LRFinderCB, MetricsCB, ProgressCB
 
@@ -66,7 +66,7 @@ class Learner:
         loss_func=F.mse_loss, # (preds, targs) → scalar
         lr:float=0.1, # learning rate, unless `fit` is given another
         cbs=None, # callbacks of every fit: one, or a list
-        opt_func=optim.SGD, # (parameters, lr) → optimizer; None for none
+        opt_func=optim.SGD, # (parameters, lr) → optimizer; None if none is needed
     ):
         self.model, self.dls = model, dls
         self.loss_func, self.opt_func = loss_func, opt_func
@@ -120,7 +120,7 @@ def one_epoch(
     self:Learner,
     training:bool, # train, or only judge?
 )->None:
-    "One pass over the training or the validation loader."
+    "One pass over the training or the validation loader, inside a fit."
     vars(self).update(training=training, iter=None, batch=None, targs=None, dl=self.loader(training))
     self.model.train(training)
     with torch.set_grad_enabled(training): self._one_epoch()
@@ -169,28 +169,36 @@ def fit(
     data, or `opt` is of another model."""
     check_int('Learner.fit', 'n_epochs', n_epochs, lo=0)
     with self._frame([cb for cb in L(cbs) if not any(cb is o for o in self.cbs)]):
-        self.handlers, self.history = Handlers(self.cbs), History()
-        vars(self).update({k: None for k in _idle if k!='handlers'}, n_epochs=n_epochs, epochs=range(n_epochs))
+        vars(self).update(_idle, n_epochs=n_epochs, epochs=range(n_epochs), history=History())
+        self.handlers = Handlers(self.cbs)
         self._check_stages(train)
-        if train and self.loader(True) is None: raise ValueError('Learner: no training data. Pass dls=DataLoaders(…)')
+        part = 'training' if train else 'validation'
+        if (train or valid) and self.loader(train) is None:
+            raise ValueError(f'Learner: no {part} data. Pass dls=DataLoaders(…)')
         if train: self._set_opt(lr)
         self._fit(train, valid and self.loader(False) is not None)
 
+# %% ../nbs/23_learner.ipynb #5c01ac2e
 @patch
 @contextmanager
 def _frame(self:Learner, extra):
-    "A fit runs inside. Afterwards callbacks, the rates of your optimizer, and an outer fit's place are as before."
-    outer = {k: getattr(self, k) for k in (*_idle, 'history')} if self.handlers is not None else dict(handlers=None)
-    modes, own = [(m, m.training) for m in self.model.modules()], self.opt if self._made_for is None else None
-    rates = [(g, g['lr']) for g in getattr(own, 'param_groups', ())]
+    "A fit runs inside. Afterwards callbacks, your optimizer's rates, and an outer fit's place and mode are as before."
+    inside, failed = self.handlers is not None, True
+    outer = {k: getattr(self, k) for k in (*_idle, 'history')} if inside else dict(handlers=None)
+    modes = [(m, m.training) for m in self.model.modules()]
+    opt = self.opt if inside or self._made_for is None else None        # one that the Learner made gets a rate each fit
+    rates = [(g, g['lr']) for g in getattr(opt, 'param_groups', ())]
     self.cbs = self.cbs + extra
-    try: yield
+    try:
+        yield
+        failed = False
     except BaseException as e:
-        for m, mode in modes: m.training = mode
         self.model.zero_grad()                                         # half a step must not go into the next fit
         if self.epoch is not None and isinstance(e, Exception): add_note(e, self._where())
         raise
     finally:
+        if failed or inside:
+            for m, mode in modes: m.training = mode
         self.cbs = [cb for cb in self.cbs if not any(cb is o for o in extra)]
         for g, lr in rates: g['lr'] = lr
         vars(self).update(outer)
@@ -199,12 +207,13 @@ def _frame(self:Learner, extra):
 @patch
 def _where(self:Learner)->str:
     "Where the fit is, for a note on an error."
-    part = {True: 'training', False: 'validation'}.get(self.training, '')
-    return f"in epoch {self.epoch}, {part} batch {self.iter}: {describe(self.batch)}"
+    part = {True: 'training', False: 'validation'}.get(self.training, 'before training')
+    if self.iter is None: return f'in epoch {self.epoch}, {part}, no batch yet'
+    return f'in epoch {self.epoch}, {part}, last batch {self.iter}: {describe(self.batch)}'
 
 @patch
 def _check_stages(self:Learner, train):
-    "`TypeError` unless callbacks are objects, and each stage has one owner."
+    "`TypeError` unless callbacks are objects, and each stage has one owner (`zero_grad` may be part of a step)."
     for cb in self.cbs:
         if isinstance(cb, type): raise TypeError(f'Learner: {cb.__name__} is a class, add an object: {cb.__name__}()')
     own = [type(self)] if type(self) is not Learner else []
@@ -275,27 +284,17 @@ def _generators(dl)->list:
     found = [getattr(o, name, None) for o in parts for name in ('rng', 'generator')]
     return [g for g in found if isinstance(g, torch.Generator)]
 
-def _copies(cbs, shared)->list:
-    "Copies of callbacks that know each other; what cannot be copied, and what is in `shared`, they have in common."
-    copies = [copy(cb) for cb in cbs]
-    memo = {id(o): o for o in shared} | {id(cb): new for cb, new in zip(cbs, copies)}
-    for new in copies:
-        for k, v in list(getattr(new, '__dict__', {}).items()):
-            try: new.__dict__[k] = deepcopy(v, memo)
-            except Exception: pass                       # an open file, a result that still hangs in a graph
-    return copies
-
 @patch
 @contextmanager
 def _untouched(self:Learner):
     "Whatever is done inside: model, optimizer, callbacks, history, random state, loaders and mode end as they began."
-    kept = {k: getattr(self, k) for k in ('_opt', '_made_for', 'cbs', 'history')}
+    kept = dict(vars(self))
     states = [(g, g.get_state()) for training in (True, False) for g in _generators(self.loader(training))]
     own = self.opt if self._made_for is None else None
     settings = own and deepcopy(own.state_dict())
     if own is None: self.opt = None                      # the fit inside makes a new one
     shown = [cb for cb in self.cbs if getattr(cb, 'in_lr_find', True)]
-    self.cbs = _copies(shown, [self, self.model, self.dls, own, *self.model.parameters(), *self.model.buffers()])
+    self.cbs = copy_cbs(shown, [self, self.model, self.dls, own, *self.model.parameters(), *self.model.buffers()])
     try:
         with untouched(self.model, weights=True): yield
     finally:

@@ -12,7 +12,7 @@ import miniai.look
 from miniai.core import set_seed
 from miniai.datasets import DataLoaders, TensorDL, load_tensors
 from miniai.events import (Callback, CancelBatchException, CancelEpochException, CancelFitException, CancelStepException, DeviceCB,
-                           Handlers, LossTermCB, Order, ReconstructCB, SingleBatchCB, TrainCB, around, event_names, first_tensor, run_cbs,
+                           Handlers, LossTermCB, Order, ReconstructCB, SingleBatchCB, TrainCB, around, batch_size, event_names, first_tensor, run_cbs,
                            stages, with_cbs)
 from miniai.learner import Learner, MomentumLearner, TrainLearner
 from miniai.metrics import Accuracy, History, MSE, Together
@@ -88,19 +88,19 @@ def test_errors_say_where():
         def after_loss(self, learn):
             if learn.epoch==1 and learn.iter==2: raise ValueError('odd')
     with pytest.raises(ValueError) as e: learner().fit(2, cbs=OddCB())
-    assert e.value.__notes__==['in OddCB.after_loss', 'in epoch 1, training batch 2: tuple(float32 [2,3], int64 [2])']
+    assert e.value.__notes__==['in OddCB.after_loss', 'in epoch 1, training, last batch 2: tuple(float32 [2,3], int64 [2])']
 
 def test_errors_in_model_and_loader_say_where_too():
     class Bad(nn.Linear):
         def forward(self, x): raise RuntimeError('bad model')
     learn = Learner(Bad(3, 2), (batches(), None), F.cross_entropy, cbs=TrainCB())
     with pytest.raises(RuntimeError, match='bad model') as e: learn.fit()
-    assert 'in TrainCB.predict' in e.value.__notes__ and any('training batch 0' in n for n in e.value.__notes__)
+    assert 'in TrainCB.predict' in e.value.__notes__ and any('training, last batch 0' in n for n in e.value.__notes__)
     def loader():
         yield X, Y
         raise OSError('disk')
     with pytest.raises(OSError, match='disk') as e: Learner(nn.Linear(3, 2), (loader(), None), F.cross_entropy, cbs=TrainCB()).fit()
-    assert any('training batch 0' in n for n in e.value.__notes__)
+    assert any('training, last batch 0' in n for n in e.value.__notes__)
 
 @pytest.mark.parametrize('name', ['after_bacth', 'before_train', 'cleanup_all', 'after_zero_grad'])
 def test_misspelt_events_are_refused(name):
@@ -702,3 +702,74 @@ def test_progress_of_a_loader_that_does_not_know_its_length(capsys):
         def __iter__(self): return iter(zip(X, Y))
     learner([MetricsCB(), ProgressCB()], (torch.utils.data.DataLoader(Stream(), 4), None)).fit(1)
     assert 'train 0.' in capsys.readouterr().out
+
+# --- what a fit gives back
+def test_a_fit_inside_a_fit_gives_the_rate_back():
+    "Also to an optimizer that the Learner made: at a wrong rate the outer fit would go on without a word."
+    rates = []
+    class InnerCB(Callback):
+        def after_epoch(self, learn):
+            if learn.n_epochs==2 and learn.training: learn.fit(1, valid=False, cbs=SingleBatchCB(), lr=1e-9)
+        def after_step(self, learn): rates.append(learn.opt.param_groups[0]['lr'])
+    learner(cbs=[InnerCB()]).fit(2)
+    assert rates==[0.1, 0.1, 0.1, 1e-9]*2
+
+def test_a_fit_inside_validation_gives_the_mode_back():
+    modes = []
+    class InnerCB(Callback):
+        def after_batch(self, learn):
+            if learn.n_epochs==2 and not learn.training and learn.iter==0: learn.fit(1, valid=False)
+            if learn.n_epochs==2: modes.append((learn.training, learn.model.training))
+    learner(cbs=[InnerCB()]).fit(2)
+    assert {*modes}=={(True, True), (False, False)}
+
+def test_a_search_leaves_nothing_behind():
+    "Neither the place of its last batch nor, for a group with a rate of its own, another ratio."
+    def groups(params, lr):
+        w, b = params
+        return optim.SGD([dict(params=[w], lr=lr), dict(params=[b], lr=0.001)])
+    learn = Learner(nn.Linear(3, 2), (batches(), batches()), F.cross_entropy, 0.01, [TrainCB()], groups)
+    learn.fit(1)
+    before = dict(vars(learn))
+    learn.lr_find(start_lr=1e-3)
+    assert vars(learn).keys()==before.keys() and all(vars(learn)[k] is v for k, v in before.items())
+    learn.fit(1)
+    assert [g['lr'] for g in learn.opt.param_groups]==[0.01, 0.001]
+
+@pytest.mark.parametrize('level', ['batch', 'epoch', 'fit'])
+def test_no_error_hides_behind_a_cancel(level):
+    class BadCB(Callback): pass
+    def fails(self, learn): raise OSError('disk full')
+    setattr(BadCB, f'cleanup_{level}', fails)
+    with pytest.raises(OSError, match='disk full'): learner(cbs=[SingleBatchCB(), BadCB()]).fit(1)
+    class CancelCB(Callback):
+        order = -1
+    setattr(CancelCB, f'cleanup_{level}', lambda self, learn: (_ for _ in ()).throw(CancelFitException()))
+    with pytest.raises(OSError, match='disk full'): learner(cbs=[CancelCB(), BadCB()]).fit(1)
+
+@pytest.mark.parametrize('dls', [None, (batches(),), (batches(), None)])
+def test_judging_without_validation_data_is_refused(dls):
+    with pytest.raises(ValueError, match='no validation data'): Learner(nn.Linear(3, 2), dls, F.cross_entropy, cbs=TrainCB()).fit(3, train=False)
+
+def test_notes_do_not_blame_a_batch_that_was_good():
+    class Torn:
+        def __iter__(self):
+            yield X[:4], Y[:4]
+            raise OSError('torn')
+    with pytest.raises(OSError) as e: Learner(nn.Linear(3, 2), (Torn(),), F.cross_entropy, cbs=TrainCB()).fit(1)
+    assert e.value.__notes__==['in epoch 0, training, last batch 0: tuple(float32 [4,3], int64 [4])']
+    class Early(Callback):
+        def before_epoch(self, learn): raise OSError('torn')
+    with pytest.raises(OSError) as e: learner(cbs=[Early()]).fit(1)
+    assert e.value.__notes__[-1]=='in epoch 0, training, no batch yet'
+    learn = learner()
+    learn.fit(2)
+    class Odd(Callback): order = 'x'
+    with pytest.raises(TypeError) as e: learn.fit(1, cbs=Odd())
+    assert not hasattr(e.value, '__notes__')                  # it is not of the fit before
+
+def test_sizes_of_odd_batches():
+    assert first_tensor(('cat', X)) is X is first_tensor((dict(name='cat'), dict(image=X))) and first_tensor(()) == ()
+    assert batch_size((['a', 'b', 'c'], X))==len(X) and batch_size(X.numpy())==len(X)
+    for o in (('a', 'b'), (), torch.tensor(1.), None):
+        with pytest.raises(ValueError, match='batch_size: no tensor'): batch_size(o)

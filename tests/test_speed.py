@@ -528,7 +528,7 @@ def test_the_error_of_a_compiler_ends_the_fit(backend):
     learn = get_learner(CompileCB(backend=backend))
     before, names = weights(learn), list(learn.model.state_dict())
     with pytest.raises(Exception, match='no C.. compiler') as e: learn.fit(1)
-    assert 'in epoch 0, training batch 0' in e.value.__notes__[-1]
+    assert 'in epoch 0, training, last batch 0' in e.value.__notes__[-1]
     assert learn.model._compiled_call_impl is None and list(learn.model.state_dict()) == names and torch.equal(before, weights(learn))
     learn.cbs.pop()
     learn.fit(1)                                            # without the compiler it goes on
