@@ -10,7 +10,7 @@ Callbacks: methods named after the events of a training loop.
 - the `Order` of all callbacks, and `around` for those that enclose all others
 - stopping: `CancelStepException`, `CancelBatchException`, `CancelEpochException`, `CancelFitException`
 - stages: `TrainCB`, `ReconstructCB`, and `LossTermCB` for what adds to the loss; `DeviceCB`, `SingleBatchCB`
-- batches of any form: `batch_items`, `first_tensor`, `batch_size`; `copy_cbs` for a fit that leaves no trace
+- batches of any form: `batch_items`, `first_tensor`, `batch_size`
 
 ```python
 from miniai.events import Callback, run_cbs
@@ -25,11 +25,10 @@ run_cbs([HelloCB()], 'before_fit')
 __all__ = ['stages', 'event_names', 'listener', 'by_order', 'run_cbs', 'Callback', 'CancelFitException', 'CancelEpochException',
            'CancelBatchException', 'CancelStepException', 'add_note', 'with_cbs', 'Order', 'Handlers', 'around',
            'batch_items', 'first_tensor', 'batch_size', 'TrainCB', 'ReconstructCB', 'LossTermCB', 'DeviceCB',
-           'SingleBatchCB', 'copy_cbs']
+           'SingleBatchCB']
 
 # %% ../nbs/21_events.ipynb #e91b29d6
 import difflib
-from copy import copy, deepcopy
 from functools import wraps
 from inspect import getattr_static
 
@@ -98,6 +97,10 @@ class CancelStepException(Exception):
 # %% ../nbs/21_events.ipynb #95864c04
 _cancels = CancelStepException, CancelBatchException, CancelEpochException, CancelFitException
 
+def _gives_way(e, other):
+    "No error may hide behind a cancel; else the first of two exceptions is the one to see."
+    return isinstance(e, _cancels) and not isinstance(other, _cancels)
+
 def add_note(
     e:BaseException, # an error on its way
     text:str, # what to add
@@ -106,7 +109,7 @@ def add_note(
     e.__notes__ = [*getattr(e, '__notes__', []), text]
 
 class with_cbs:
-    "Decorator for a method: events before and after, its own cancel exception caught, clean-up whatever happens."
+    "Decorator for a method: events before and after, with its own cancel exception caught; clean-up whatever happens."
     def __init__(
         self,
         nm:str, # fit, epoch or batch
@@ -132,7 +135,7 @@ class with_cbs:
             finally:
                 try: o.callback(cleanup)
                 except Exception as e:
-                    if error is None or isinstance(error, _cancels): raise      # no error must hide behind a cancel
+                    if error is None or _gives_way(error, e): raise
                     add_note(error, f'and then {cleanup} failed: {e!r}')
         return _f
 
@@ -181,7 +184,7 @@ class Handlers(dict):
             except BaseException as e:
                 if isinstance(e, Exception) and not isinstance(e, _cancels): add_note(e, f'in {type(cb).__name__}.{nm}')
                 if not nm.startswith('cleanup_'): raise
-                if first is None or isinstance(first, _cancels): first = e
+                if first is None or _gives_way(first, e): first = e
                 else: add_note(first, f'and then {type(cb).__name__}.{nm} failed: {e!r}')
         if first is not None: raise first
 
@@ -224,7 +227,7 @@ def first_tensor(
 def batch_size(
     batch, # a batch
 )->int:
-    "The number of items in a batch: the length of its first tensor or array; `ValueError` if it has none."
+    "The length of the first tensor in a batch; or of the array that it begins with, if it has none. `ValueError` else."
     shape = getattr(first_tensor(batch), 'shape', ())                     # `len` of a tensor is slower
     if not shape: raise ValueError(f'batch_size: no tensor with items in the batch: {describe(batch)}')
     return shape[0]
@@ -304,17 +307,3 @@ class SingleBatchCB(Callback):
     "End the fit after one batch: a quick look whether everything runs."
     order = Order.single_batch
     def after_batch(self, learn): raise CancelFitException()
-
-# %% ../nbs/21_events.ipynb #5c01ab2e
-def copy_cbs(
-    cbs, # callbacks
-    shared=(), # objects that copies and originals have in common, such as the model
-)->list: # their copies, in the same order
-    "Copies of callbacks that know each other. What cannot be copied, such as an open file, they share."
-    copies = [copy(cb) for cb in cbs]
-    memo = {id(o): o for o in shared} | {id(cb): new for cb, new in zip(cbs, copies)}
-    for new in copies:
-        for k, v in list(getattr(new, '__dict__', {}).items()):
-            try: new.__dict__[k] = deepcopy(v, memo)
-            except Exception: pass                       # also a result that still hangs in a graph
-    return copies

@@ -41,9 +41,9 @@ from torch import optim
 from .core import check_int, describe, to_cpu, untouched
 from .events import (Callback, CancelBatchException, CancelEpochException, CancelFitException, CancelStepException,
                            DeviceCB, Handlers, LossTermCB, ReconstructCB, SingleBatchCB, TrainCB, add_note, batch_items,
-                           copy_cbs, listener, run_cbs, stages, with_cbs)
+                           listener, run_cbs, stages, with_cbs)
 from .metrics import History
-from .progress import LRFinderCB, MetricsCB, ProgressCB
+from .progress import LRFinderCB, MetricsCB, ProgressCB, copy_cbs
 
 _all_ = ['Callback', 'CancelBatchException', 'CancelEpochException', 'CancelFitException', 'CancelStepException',
          'DeviceCB', 'LRFinderCB', 'LossTermCB', 'MetricsCB', 'ProgressCB', 'ReconstructCB', 'SingleBatchCB', 'TrainCB',
@@ -164,18 +164,19 @@ def fit(
 )->None:
     """Train. Events of an epoch: before_epoch; for each batch before_batch, predict, after_predict, get_loss,
     after_loss, in training backward, after_backward, step, after_step, zero_grad, then after_batch; after_epoch.
-    Each level ends with its cleanup event whatever happened, and ends quietly at its own cancel exception.
-    What was measured is in `history`. `TypeError` if a stage is done by nobody or by two, `ValueError` if there is no
-    data, or `opt` is of another model."""
+    Each level ends quietly at its own cancel exception; then its cleanup event comes, whatever happened.
+    What was measured is in `history`. `TypeError` if a stage (but zero_grad) is done by nobody, or one by two,
+    `ValueError` if there is no data, or `opt` is of another model."""
     check_int('Learner.fit', 'n_epochs', n_epochs, lo=0)
     with self._frame([cb for cb in L(cbs) if not any(cb is o for o in self.cbs)]):
-        vars(self).update(_idle, n_epochs=n_epochs, epochs=range(n_epochs), history=History())
+        vars(self).update(_idle, n_epochs=n_epochs, epochs=range(n_epochs))
         self.handlers = Handlers(self.cbs)
         self._check_stages(train)
         part = 'training' if train else 'validation'
         if (train or valid) and self.loader(train) is None:
             raise ValueError(f'Learner: no {part} data. Pass dls=DataLoaders(…)')
         if train: self._set_opt(lr)
+        self.history = History()                                # only now: a refused fit keeps that of the last one
         self._fit(train, valid and self.loader(False) is not None)
 
 # %% ../nbs/23_learner.ipynb #5c01ac2e
@@ -279,8 +280,9 @@ class MomentumLearner(TrainLearner):
 
 # %% ../nbs/23_learner.ipynb #7b70c2c7
 def _generators(dl)->list:
-    "The generators of random numbers that a loader owns, also those of its samplers."
-    parts = [dl, getattr(dl, 'sampler', None), getattr(getattr(dl, 'batch_sampler', None), 'sampler', None)]
+    "The torch generators that a loader owns, also those of its samplers."
+    batches = getattr(dl, 'batch_sampler', None)
+    parts = [dl, getattr(dl, 'sampler', None), batches, getattr(batches, 'sampler', None)]
     found = [getattr(o, name, None) for o in parts for name in ('rng', 'generator')]
     return [g for g in found if isinstance(g, torch.Generator)]
 
@@ -311,7 +313,7 @@ def lr_find(
     start_lr:float=1e-5, # the first rate
     max_epochs:int=10, # stop after so many epochs at the latest
 )->LRFinderCB: # with `lrs`, `losses`, `suggest()`, `valley()` and `plot()`
-    """Search for a learning rate, draw the losses, and leave no trace.
+    """Search for a learning rate, draw the losses; model, optimizer, callbacks and Learner end as they began.
 
     L. Smith, Cyclical Learning Rates for Training Neural Networks, 2017, 3.3, https://arxiv.org/abs/1506.01186"""
     finder = LRFinderCB(gamma, max_mult)

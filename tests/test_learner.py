@@ -16,7 +16,7 @@ from miniai.events import (Callback, CancelBatchException, CancelEpochException,
                            stages, with_cbs)
 from miniai.learner import Learner, MomentumLearner, TrainLearner
 from miniai.metrics import Accuracy, History, MSE, Together
-from miniai.progress import LRFinderCB, MetricsCB, ProgressCB
+from miniai.progress import LRFinderCB, MetricsCB, ProgressCB, copy_cbs
 
 X, Y = torch.randn(10, 3, generator=torch.Generator().manual_seed(0)), torch.arange(10)%2
 def batches(bs=4): return list(zip(X.split(bs), Y.split(bs)))
@@ -773,3 +773,38 @@ def test_sizes_of_odd_batches():
     assert batch_size((['a', 'b', 'c'], X))==len(X) and batch_size(X.numpy())==len(X)
     for o in (('a', 'b'), (), torch.tensor(1.), None):
         with pytest.raises(ValueError, match='batch_size: no tensor'): batch_size(o)
+
+def test_a_cancel_in_a_clean_up_does_not_drive_out_a_higher_one():
+    class LowCB(Callback):
+        def cleanup_batch(self, learn): raise CancelEpochException()
+    learn = learner(cbs=[SingleBatchCB(), LowCB()])
+    epochs = []
+    class CountCB(Callback):
+        def before_epoch(self, learn): epochs.append(learn.epoch)
+    learn.fit(3, cbs=CountCB())
+    assert epochs==[0]
+
+def test_a_refused_fit_keeps_the_history():
+    learn = learner(cbs=[MetricsCB(verbose=False)])
+    learn.fit(2)
+    with pytest.raises(TypeError, match='is done by'): learn.fit(1, cbs=ReconstructCB())
+    assert len(learn.history)==4
+
+def test_copies_share_what_cannot_be_copied():
+    "Also where it is met a second time: a copy that fails must not leave half of it behind."
+    class KeepCB(Callback):
+        def __init__(self, losses): self.losses, self.log = losses, dict(losses=losses)
+    losses = [X[0].clone().requires_grad_()*2]                          # in a graph
+    a, b = copy_cbs([KeepCB(losses), KeepCB(losses)])
+    for o in (a, b): assert o.losses is losses is o.log['losses']
+
+def test_the_generator_of_a_batch_sampler_is_kept():
+    class Batches:
+        def __init__(self): self.generator = torch.Generator().manual_seed(0)
+        def __len__(self): return 3
+        def __iter__(self): return iter(torch.randperm(9, generator=self.generator).split(3))
+    sampler = Batches()
+    dl = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(X, Y), batch_sampler=sampler)
+    state = sampler.generator.get_state()
+    learner(dls=(dl, None)).lr_find()
+    assert torch.equal(state, sampler.generator.get_state())
