@@ -198,9 +198,10 @@ def thin_conv2d(
     stride=1, # a whole number, or (rows, columns)
     padding=0, # zeros at each end: a whole number, or (rows, columns)
 )->torch.Tensor: # feature maps [N,nf,oh,ow], batch last
-    """`F.conv2d` for few channels and many images: one product for a row of all images. Errors as in `check_conv`; under autocast, torch's.
+    """`F.conv2d` for few channels and many images: one product for a row of all images.
 
-    Gradients of gradients work; the transforms of `torch.func` and forward-mode differentiation do not."""
+    Gradients of gradients work; the transforms of `torch.func` and forward-mode differentiation do not.
+    Errors as in `check_conv`; under autocast, torch's."""
     if isinstance(x, torch.Tensor) and torch.is_autocast_enabled(x.device.type):        # dtypes may differ there
         return batch_last(F.conv2d(x, weight, bias, stride, padding))
     args = check_conv('thin_conv2d', x, weight, bias, stride, padding)
