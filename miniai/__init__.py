@@ -33,7 +33,7 @@ Modules:
 - `miniai.events`: The Learner begins on one screen with everything built in. Then metrics, callbacks and cancel exceptions take it apart, until nobody has to edit it again.
 - `miniai.im2col`: Copy each window into a column, and a convolution is one matrix product. Why that is fast, what it costs, and what flows back.
 - `miniai.init`: A batch is changed on the device, all images at once, before the model sees it: shifted, or normalised.
-- `miniai.layout`: The same numbers in another order: with the images of a batch side by side in memory, thin convolutions take a fraction of the time.
+- `miniai.layout`: The same numbers in another order: with the images of a batch side by side in memory, a network of thin convolutions takes a fraction of the time.
 - `miniai.learner`: A training loop that you never edit again: callbacks do the work, exceptions stop it, looking leaves no trace, and errors say where they came from.
 - `miniai.look`: What does the model see, and what comes out of it? A true fit is stopped at an event, shown, and undone.
 - `miniai.metrics`: How well is it doing? A Metric sums up over batches, weighs them rightly, and does not make the GPU wait.

@@ -1,9 +1,9 @@
-"""The same numbers in another order: with the images of a batch side by side in memory, thin convolutions take a fraction of the time.
+"""The same numbers in another order: with the images of a batch side by side in memory, a network of thin convolutions takes a fraction of the time.
 
 What the module holds
 ---------------------
 
-Memory order: with the images of a batch innermost, convolutions with few channels are faster on a CPU.
+Memory order: with the images of a batch innermost, convolutions of many images with few channels are faster on a CPU.
 
 - the order: `batch_last` and `batch_first`, `BatchLast` and `BatchFirst` as layers; `is_batch_last` asks
 - what profits: `thin_conv2d`, `ThinConv2d` as a layer; `shuffle_batch_last` is `F.pixel_shuffle` in that order
@@ -34,7 +34,7 @@ from .core import check_tensor, describe
 def is_batch_last(
     x:torch.Tensor, # any tensor
 )->bool: # True for an [N,C,H,W] that lies as [C,H,W,N] or [H,C,W,N] in memory, without gaps
-    "Are the values that the images of a batch have in one place neighbours in memory?"
+    "Does the batch lie innermost, in one of the two orders of this module?"
     return x.ndim==4 and (x.permute(2, 1, 3, 0).is_contiguous() or x.permute(1, 2, 3, 0).is_contiguous())
 
 def _innermost(x): return x.stride(0)==1 or is_batch_last(x)           # with gaps between the rows, too
@@ -69,10 +69,11 @@ class BatchLast(nn.Identity):
 # %% ../nbs/12_layout.ipynb #66b50a9a
 def batch_first(
     x:torch.Tensor, # [N,C,H,W], any dtype, device and layout
-)->torch.Tensor: # same values, same shape, strides (C·H·W, H·W, W, 1)
+)->torch.Tensor: # same values, same shape, contiguous
     "`x` image after image, as torch expects it; `x` itself if it lies so. `TypeError`, `ValueError` if no [N,C,H,W]."
     check_tensor('batch_first', 'x', x, 'N,C,H,W', fix='One image needs x[None].')
-    return _places(x).flatten(0, 2).t().contiguous().view(x.shape) if is_batch_last(x) else x.contiguous()
+    if x.is_contiguous() or not is_batch_last(x): return x.contiguous()             # a single image lies both ways
+    return _places(x).flatten(0, 2).t().contiguous().view(x.shape)
 
 class BatchFirst(BatchLast):
     "The way back, as a layer."
@@ -197,9 +198,10 @@ def thin_conv2d(
     stride=1, # a whole number, or (rows, columns)
     padding=0, # zeros at each end: a whole number, or (rows, columns)
 )->torch.Tensor: # feature maps [N,nf,oh,ow], batch last
-    """`F.conv2d` for few channels and many images: one product for a row of all images. Errors as in `check_conv`.
+    """`F.conv2d` for few channels and many images: one product for a row of all images.
 
-    Gradients of gradients work; the transforms of `torch.func` and forward-mode differentiation do not."""
+    Gradients of gradients work; the transforms of `torch.func` and forward-mode differentiation do not.
+    Errors as in `check_conv`; under autocast, torch's."""
     if isinstance(x, torch.Tensor) and torch.is_autocast_enabled(x.device.type):        # dtypes may differ there
         return batch_last(F.conv2d(x, weight, bias, stride, padding))
     args = check_conv('thin_conv2d', x, weight, bias, stride, padding)

@@ -164,6 +164,11 @@ def test_batch_first_goes_back(size):
         assert torch.equal(grad(y, o, 2*y)[0], 2*x)
     with pytest.raises(ValueError, match=r'^batch_first: .*x\[None\]'): back(torch.rand(3, 4, 5))
 
+@pytest.mark.parametrize('size', [(1, 3, 4, 4), (5, 1, 1, 1), (2, 3, 4, 4)])
+def test_what_lies_as_usual_comes_back_itself(size):
+    x = make(*size)
+    assert batch_first(x) is x                              # also where it lies batch last as well
+
 def test_thin_keeps_strips_no_larger_than_its_rows_need():
     kept = []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.numel()) or t, lambda t: t):
