@@ -22,8 +22,8 @@ Modules:
 
 - `miniai.accel`: Half the bits for the products, all of them for the sums: when that is safe, and when it is faster.
 - `miniai.augment`: A metric is one number. To understand a network, look at what it guessed, for each image.
-- `miniai.autoencoder`: Squeeze an image into a few numbers, and grow it back, by a growing layer that is equal to the usual one, and faster.
-- `miniai.callbacks`: Every callback of the package, in one place, and all of them at work together.
+- `miniai.autoencoder`: Squeeze an image into a few numbers, and grow it back, by a growing layer that is equal to the usual one, and on a CPU faster.
+- `miniai.callbacks`: Every callback of the package, in one place, and many of them at work together.
 - `miniai.cells`: In a spreadsheet every number is a cell. Which formulas make a convolution of them, a pool, a dense layer, a batch norm?
 - `miniai.cli`: Choose a dataset and a code size; get a trained autoencoder, its pictures, its history, and two yardsticks.
 - `miniai.cnn`: A network of convolutions by hand: counted, drawn, trained, taken apart, shifted, and compared, one change at a time.
@@ -42,7 +42,7 @@ Modules:
 - `miniai.receptive`: Deep in a network, one unit lights up. Which pixels could it see, and which of them counted?
 - `miniai.safety`: End a run at the first loss that is no number and say who made it; stop when nothing improves; keep the best weights in a file; judge by an average of the weights.
 - `miniai.sgd`: The rate of a step may rise and fall, its gradient may be cut or gathered from many batches; and whatever happens can be recorded.
-- `miniai.sources`: Read the images yourself, check every byte you were promised, and decode them only once.
+- `miniai.sources`: Read the images yourself, check what can be checked, and decode them only once.
 - `miniai.speed`: A stopwatch at every event tells what a fit waits for; then a compiler, which makes the model itself faster where that is possible.
 - `miniai.spreadsheet`: A trained network in which every number is a cell: change a pixel, and watch the prediction move.
 - `miniai.summary`: One picture goes in. We count every multiplication on its way, let hooks do the counting for any model, and ask whether the clock agrees.

@@ -1,4 +1,4 @@
-"""Squeeze an image into a few numbers, and grow it back, by a growing layer that is equal to the usual one, and faster.
+"""Squeeze an image into a few numbers, and grow it back, by a growing layer that is equal to the usual one, and on a CPU faster.
 
 What the module holds
 ---------------------
@@ -59,7 +59,7 @@ def pca_mse(
     test:torch.Tensor, # images to judge by, [M,…], float
     k:int, # numbers in the code
 )->float:
-    "Mean squared error of PCA with `k` components, the best linear autoencoder with a code of `k` numbers."
+    "Mean squared error of PCA with `k` components, of all linear autoencoders with `k` numbers the best on `train`."
     from sklearn.decomposition import PCA
     _check_sets('pca_mse', train, test)
     a, b = (t.detach().cpu().float().flatten(1).numpy() for t in (train, test))         # [N,pixels]
@@ -214,6 +214,8 @@ def _check_ints(name, values)->tuple:
 def _set_sizes(self:ConvAutoencoder, latent, widths, hidden, ni, size):
     "`flat ni size widths hidden`, as asked for; then `pad`, `shape` of the last map, `latent`."
     self.flat = latent is not None
+    if hidden and not self.flat:
+        raise ValueError('ConvAutoencoder: a spatial code (latent=None) has no dense layers. Leave out hidden.')
     if self.flat: latent = check_int('ConvAutoencoder', 'latent', latent)
     self.ni = check_int('ConvAutoencoder', 'ni', ni)
     self.size = check_pair('ConvAutoencoder', 'size', size, 1)                     # height, width

@@ -132,14 +132,14 @@ def set_seed(
 )->None:
     """Seed Python, NumPy and torch (CPU, CUDA, MPS), so that what follows can be repeated.
 
-    `deterministic=True` makes torch raise `RuntimeError` where it has no repeatable algorithm; False leaves that
-    setting as it is. See https://pytorch.org/docs/stable/notes/randomness.html."""
+    `deterministic=True` makes torch raise `RuntimeError` where it has no repeatable algorithm; call it before CUDA is
+    used. False leaves that setting as it is. See https://pytorch.org/docs/stable/notes/randomness.html."""
     seed = check_int('set_seed', 'seed', seed, lo=0, hi=2**32-1)
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)            # every device at once
     if deterministic:
-        os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')  # cuBLAS reads it when it starts
+        os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')  # read when cuBLAS starts: so before CUDA is used
         torch.backends.cudnn.benchmark = False                       # do not pick algorithms by stopwatch
         torch.use_deterministic_algorithms(True)
 
@@ -222,8 +222,10 @@ def map_tensors(
     if isinstance(x, tuple) and hasattr(x, '_fields'): return type(x)(*(map_tensors(f, o) for o in x))
     if isinstance(x, (list, tuple)): return type(x)(map_tensors(f, o) for o in x)
     if isinstance(x, Mapping):
+        done = {k: map_tensors(f, v) for k, v in x.items()}
+        if not isinstance(x, dict) and not hasattr(x, '__copy__'): return type(x)(done)
         res = copy(x)                  # a defaultdict stays one, with its default
-        for k, v in x.items(): res[k] = map_tensors(f, v)
+        for k, v in done.items(): res[k] = v
         return res
     return x
 
@@ -267,12 +269,15 @@ def collate_device(
 def atomic_write(
     path, # the file to write; its folder is made if need be
 ): # the temporary path to write to, in the same folder and with the same ending
-    "Write to a temporary file that takes the name `path` if all went well, and is removed if not."
-    path = Path(path)
+    """Write to a temporary file that takes the name `path` if all went well, and is removed if not.
+
+    A link stays a link, and a file that is replaced hands on its permissions."""
+    path = Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     tmp = path.with_name(f'.{path.stem}.{secrets.token_hex(4)}{path.suffix}')
     try:
         yield tmp
         with open(tmp, 'rb+') as f: os.fsync(f.fileno())
+        if path.exists(): os.chmod(tmp, path.stat().st_mode & 0o7777)
         os.replace(tmp, path)
     finally: tmp.unlink(missing_ok=True)

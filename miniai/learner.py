@@ -172,9 +172,8 @@ def fit(
         vars(self).update(_idle, n_epochs=n_epochs, epochs=range(n_epochs))
         self.handlers = Handlers(self.cbs)
         self._check_stages(train)
-        part = 'training' if train else 'validation'
         if (train or valid) and self.loader(train) is None:
-            raise ValueError(f'Learner: no {part} data. Pass dls=DataLoaders(…)')
+            raise ValueError(f"Learner: no {'training' if train else 'validation'} data. Pass dls=DataLoaders(…)")
         if train: self._set_opt(lr)
         self.history = History()                                # only now: a refused fit keeps that of the last one
         self._fit(train, valid and self.loader(False) is not None)
@@ -188,7 +187,8 @@ def _frame(self:Learner, extra):
     outer = {k: getattr(self, k) for k in (*_idle, 'history')} if inside else dict(handlers=None)
     modes = [(m, m.training) for m in self.model.modules()]
     opt = self.opt if inside or self._made_for is None else None        # one that the Learner made gets a rate each fit
-    rates = [(g, g['lr']) for g in getattr(opt, 'param_groups', ())]
+    rates = [(g, deepcopy(g['lr'])) for g in getattr(opt, 'param_groups', ())]           # a rate may be a tensor
+    states = [(cb, dict(vars(cb))) for cb in self.cbs] if inside else []
     self.cbs = self.cbs + extra
     try:
         yield
@@ -202,6 +202,7 @@ def _frame(self:Learner, extra):
             for m, mode in modes: m.training = mode
         self.cbs = [cb for cb in self.cbs if not any(cb is o for o in extra)]
         for g, lr in rates: g['lr'] = lr
+        for cb, state in states: vars(cb).update(state)                # the inner fit has told each to begin anew
         vars(self).update(outer)
 
 # %% ../nbs/23_learner.ipynb #84f49368
@@ -217,9 +218,8 @@ def _check_stages(self:Learner, train):
     "`TypeError` unless callbacks are objects, and each stage has one owner (`zero_grad` may be part of a step)."
     for cb in self.cbs:
         if isinstance(cb, type): raise TypeError(f'Learner: {cb.__name__} is a class, add an object: {cb.__name__}()')
-    own = [type(self)] if type(self) is not Learner else []
     who = {o: [type(cb).__name__ for cb in self.cbs if listener(cb, o) is not None]
-              + [c.__name__ for c in own if getattr(c, o) is not getattr(Learner, o)] for o in stages}
+              + [type(self).__name__]*(getattr(type(self), o) is not getattr(Learner, o)) for o in stages}
     for stage, names in who.items():
         if len(names)>1: raise TypeError(f"Learner: {stage} is done by {' and by '.join(names)}. Leave one out.")
     gone = [o for o in (stages[:4] if train else stages[:2]) if not who[o]]
@@ -230,18 +230,17 @@ def _set_opt(self:Learner, lr):
     "Make the optimizer if need be, and set its rates."
     params = list(self.model.parameters())
     key = [self.opt_func, *params]
+    new = self.lr if lr is None else lr
     own = self.opt is not None and self._made_for is None
     if own: self._check_own(params)
     elif self.opt is None or len(key)!=len(self._made_for) or any(a is not b for a, b in zip(key, self._made_for)):
-        base = self.lr if lr is None else lr
-        self.opt = self.opt_func(self.model.parameters(), base) if self.opt_func else None
-        self._made_for, self._base = key, base
+        self.opt = self.opt_func(self.model.parameters(), new) if self.opt_func else None
+        self._made_for, self._base = key, new
         self._rates = [g['lr'] for g in self.opt.param_groups] if self.opt else []
     if not self.opt or (own and lr is None): return
     groups = self.opt.param_groups
     base, rates = (groups[0]['lr'], [g['lr'] for g in groups]) if own else (self._base, self._rates)
-    lr = self.lr if lr is None else lr
-    for g, rate in zip(groups, rates): g['lr'] = rate*(lr/base) if base else lr
+    for g, rate in zip(groups, rates): g['lr'] = rate*(new/base) if base else new
 
 @patch
 def _check_own(self:Learner, params):
@@ -274,9 +273,8 @@ class MomentumLearner(TrainLearner):
         self.mom = mom
 
     def zero_grad(self):
-        with torch.no_grad():
-            for p in self.model.parameters():
-                if p.grad is not None: p.grad.mul_(self.mom)
+        for p in self.model.parameters():
+            if p.grad is not None: p.grad.mul_(self.mom)
 
 # %% ../nbs/23_learner.ipynb #7b70c2c7
 def _generators(dl)->list:

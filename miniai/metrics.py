@@ -109,6 +109,9 @@ class Mean(Metric):
 def _classes(who, inp, targ)->None:
     "Refuse targets that are no classes, and shapes that would broadcast."
     check_tensor(who, 'targets', targ, kind='integer', fix='Use yb.long(); an autoencoder has no accuracy, use MSE.')
+    if inp.is_floating_point() and (inp.shape==targ.shape or inp.ndim>1 and inp.shape[1]==1):
+        raise ValueError(f'{who}: one number an item, {describe(inp)}, is no logit for each class. '
+                         'For two classes pass guesses: (logit[:,0]>0).long().')
     if inp.shape!=targ.shape and (inp.ndim<2 or inp.shape[:1]+inp.shape[2:]!=targ.shape):
         raise ValueError(f'{who}: outputs [N,classes] or guesses [N] need targets [N], '
                          f'got {describe(inp)} and {describe(targ)}.')
@@ -136,6 +139,7 @@ class TopK(Accuracy):
 
     def calc(self, inp, targ=None):
         _classes('TopK', inp, targ)
+        if inp.ndim!=targ.ndim+1: raise ValueError(f'TopK: it needs logits [N,classes], got {describe(inp)}.')
         return (inp.topk(min(self.k, inp.shape[1]), dim=1).indices==targ[:,None]).count_nonzero()
 
 # %% ../nbs/20_metrics.ipynb #4a980db8
@@ -145,7 +149,7 @@ class MSE(Metric):
         if inp.shape!=targ.shape:
             raise ValueError(f'{type(self).__name__}: shapes differ, {describe(inp)} and {describe(targ)}; '
                              'they would broadcast.')
-        return (inp-targ).float().square_().mean()
+        return (inp.float()-targ.float()).square_().mean()             # bytes would wrap around
 
     def add(self, inp, targ=None, n:int=1)->None:
         "Take in one batch; `n` is not needed, the images are counted."
@@ -260,7 +264,9 @@ class History(list):
         pick=min, # min or max: which is better
         part:str='valid', # of which part
     )->dict|None: # the first best row; None if no number is finite
-        "The row with the best number. `ValueError` if there is no such column."
-        if self: check_choice('History.best', 'name', name, {k: None for row in self for k in row})
+        "The row with the best number. `ValueError` if there is no such column or part."
+        check_choice('History.best', 'part', part, ('train', 'valid'))
+        columns = {k: None for row in self for k in row if k not in ('epoch', 'part')}
+        if self: check_choice('History.best', 'name', name, columns)
         rows = [r for r in self if r['part']==part and math.isfinite(r.get(name, math.nan))]
         return pick(rows, key=lambda r: r[name]) if rows else None

@@ -205,20 +205,26 @@ class SaveBestCB(WatchCB):
     ):
         super().__init__(name, best, min_delta)
         self.path, self.at_end = Path(path), restore
+        self.wrote = False                                          # did this fit write the file?
 
     def before_fit(self, learn):
         super().before_fit(learn)
         if self.path.is_dir(): raise IsADirectoryError(f'SaveBestCB: {self.path} is a folder. Name a file in it.')
         self.path.parent.mkdir(parents=True, exist_ok=True)         # if that fails, then now, not after an hour
+        self.wrote = False
         if self.path.exists(): self.value, self.epoch = self._known(learn.model)
 
     def improved(self, learn, value):
         from safetensors.torch import save_model
         with atomic_write(self.path) as tmp:
             save_model(learn.model, str(tmp), metadata={'epoch': str(learn.epoch), self.name: str(value)})
+        self.wrote = True
 
     def cleanup_fit(self, learn):
-        if self.at_end and self.trained and self.value is not None: self.restore(learn)
+        if self.at_end and self.trained and self.value is not None:
+            if not self.wrote: print(f'SaveBestCB: no {self.name} was better than {self.value:.4f} in {self.path}, of '
+                                     'an earlier fit. The model has those weights now.')
+            self.restore(learn)
         super().cleanup_fit(learn)
 
 # %% ../nbs/25_safety.ipynb #8b350726
@@ -243,12 +249,16 @@ def _known(self:SaveBestCB, model)->tuple: # value and epoch
     except SafetensorError as e:
         raise ValueError(f'SaveBestCB: {self.path} is no whole safetensors file ({e}). {other}') from e
     if self.name not in meta: raise ValueError(f'SaveBestCB: {self.path} is there, and knows no {self.name}. {other}')
-    state = {k: tuple(v.shape) for k, v in model.state_dict().items()}
-    if not shapes.items()<=state.items():
+    state = model.state_dict()
+    kept = {v.untyped_storage().data_ptr() for k, v in state.items() if k in shapes}   # shared weights are there once
+    gone = [k for k, v in state.items() if k not in shapes and v.untyped_storage().data_ptr() not in kept]
+    if gone or not shapes.items()<={k: tuple(v.shape) for k, v in state.items()}.items():
         raise ValueError(f'SaveBestCB: {self.path} holds another kind of model. {other}')
     return float(meta[self.name]), int(meta['epoch'])
 
 # %% ../nbs/25_safety.ipynb #f599c805
+def _wide(p): return p if p.dtype.itemsize>2 else p.float()        # half precision would round small changes away
+
 class EMACB(Callback):
     """Average the weights over the steps, validate with the average, and leave it in the model when the fit ends.
 
@@ -265,12 +275,12 @@ class EMACB(Callback):
 
     def before_fit(self, learn):
         self.params, self.steps = [p for p in learn.model.parameters() if p.is_floating_point()], 0
-        self.avg = [p.detach().clone() for p in self.params]
+        self.avg = [_wide(p.detach()).clone() for p in self.params]
 
     def after_step(self, learn):
         self.steps += 1
         share = min(self.decay, (1+self.steps)/(10+self.steps))
-        with torch.no_grad(): torch._foreach_lerp_(self.avg, self.params, 1-share)
+        with torch.no_grad(): torch._foreach_lerp_(self.avg, [_wide(p) for p in self.params], 1-share)
 
     def before_epoch(self, learn):
         if learn.training or not self.steps: return

@@ -5,7 +5,8 @@ What the module holds
 
 Around the step of the optimizer: learning-rate schedules, records, gradients.
 
-- schedules: `OneCycleCB`; any scheduler of torch by `BatchSchedCB` or `EpochSchedCB`, both a `BaseSchedCB`
+- schedules: `OneCycleCB`; schedulers of torch by `BatchSchedCB` or `EpochSchedCB`, both a `BaseSchedCB` (not
+  `ReduceLROnPlateau`, which wants a number: the lesson *safety* has an exercise on it)
 - records: `RecorderCB`, with `current_lr` or functions of yours; `HasLearnCB` keeps the learner
 - gradients: `GradClipCB` cuts, `GradAccumCB` gathers them from several batches
 
@@ -33,12 +34,12 @@ import torch
 from fastcore.basics import patch
 from torch.optim.lr_scheduler import OneCycleLR
 
-from .core import check_int
+from .core import check_int, describe
 from .events import Callback, CancelStepException, Order, batch_size
 from .learner import MomentumLearner
 from .plot import get_grid
 
-# %% ../nbs/32_sgd.ipynb #69522387
+# %% ../nbs/32_sgd.ipynb #5e76dfac
 class HasLearnCB(Callback):
     "Keep the learner as `self.learn` while a fit runs."
     learn = None
@@ -51,6 +52,13 @@ def _takes_learner(f)->bool:
     except (TypeError, ValueError): return False            # a function written in C does not say
     return names[:1] in (['learn'], ['learner'])
 
+def _numbers(vals)->list:
+    "Numbers and scalar tensors as numbers; those on a device come with one copy."
+    on_device = [o for o in vals if isinstance(o, torch.Tensor)]
+    fetched = iter(torch.stack(on_device).tolist() if on_device else [])
+    return [next(fetched) if isinstance(o, torch.Tensor) else o for o in vals]
+
+# %% ../nbs/32_sgd.ipynb #69522387
 class RecorderCB(HasLearnCB):
     """Keep the value of each quantity after every training batch, in `recs`: a dict of lists.
 
@@ -74,11 +82,14 @@ class RecorderCB(HasLearnCB):
         if not learn.training: return
         for k, (f, of_learner) in self.d.items():
             val = f(learn if of_learner else self)
-            self.recs[k].append(val.detach().clone() if isinstance(val, torch.Tensor) else val)
+            if isinstance(val, torch.Tensor):
+                if val.numel()!=1: raise ValueError(f'RecorderCB: {k} must give one number, got {describe(val)}.')
+                self.recs[k].append(val.detach().clone().view(()))
+            else: self.recs[k].append(float(val))
 
     def cleanup_fit(self, learn):
         super().cleanup_fit(learn)
-        self.recs = {k: [float(o) for o in v] for k, v in self.recs.items()}
+        self.recs = {k: _numbers(v) for k, v in self.recs.items()}
 
 # %% ../nbs/32_sgd.ipynb #10381ef6
 @patch
@@ -100,6 +111,8 @@ def current_lr(
     return learn.opt.param_groups[0]['lr']
 
 # %% ../nbs/32_sgd.ipynb #5575cb37
+def _clone(val): return val.clone() if isinstance(val, torch.Tensor) else val  # schedulers write into a tensor
+
 class BaseSchedCB(Callback):
     "Keep a torch scheduler, `schedo`, for a fit; afterwards the optimizer has its own settings back. A base class."
     order, in_lr_find = Order.schedule, False
@@ -115,7 +128,7 @@ class BaseSchedCB(Callback):
     def before_fit(self, learn):
         self.schedo, self.groups = None, ()
         if learn.opt is None: return
-        self.groups = [{k: v for k, v in g.items() if k!='params'} for g in learn.opt.param_groups]
+        self.groups = [{k: _clone(v) for k, v in g.items() if k!='params'} for g in learn.opt.param_groups]
 
     def before_epoch(self, learn):
         "The first epoch that trains makes the scheduler; a fit that only judges needs none."
@@ -150,15 +163,16 @@ class EpochSchedCB(BaseSchedCB):
 class OneCycleCB(BatchSchedCB):
     """The learning rate rises to that of the fit and falls to almost nothing, over all steps of the fit.
 
-    The momentum, if there is any, falls and rises. `TypeError` if the training loader has no length.
+    The momentum, if there is any, falls and rises. A fit of fewer than 1/pct_start steps only falls. `TypeError` if
+    the training loader has no length.
     L. Smith, N. Topin, Super-Convergence, 2018, https://arxiv.org/abs/1708.07120; torch's `OneCycleLR`."""
     def __init__(
         self,
-        pct_start:float=0.25, # share of the fit in which it rises, 0 to 1
+        pct_start:float=0.25, # share of the fit in which it rises, from 0 to below 1
         **kwargs, # for `OneCycleLR`
     ):
-        if not 0<=pct_start<=1: raise ValueError(f'OneCycleCB: pct_start must be between 0 and 1, got {pct_start}.')
-        self.kwargs = dict(pct_start=pct_start) | kwargs
+        if not 0<=pct_start<1: raise ValueError(f'OneCycleCB: pct_start must be from 0 to below 1, got {pct_start}.')
+        self.kwargs = dict(pct_start=float(pct_start)) | kwargs
 
     def _make(self, learn):
         try: n = len(learn.dl)
@@ -167,7 +181,9 @@ class OneCycleCB(BatchSchedCB):
         each = max(getattr(cb, 'batches_a_step', 1) for cb in learn.cbs)
         groups = learn.opt.param_groups
         kwargs = dict(cycle_momentum=all('betas' in g or g.get('momentum') for g in groups)) | self.kwargs
-        return OneCycleLR(learn.opt, [g['lr'] for g in groups], total_steps=learn.n_epochs*math.ceil(n/each), **kwargs)
+        total = learn.n_epochs*math.ceil(n/each)
+        if math.isclose(kwargs['pct_start']*total, 1): kwargs['pct_start'] *= 1+1e-6      # or torch divides by zero
+        return OneCycleLR(learn.opt, [g['lr'] for g in groups], total_steps=total, **kwargs)
 
 # %% ../nbs/32_sgd.ipynb #cb5f9868
 class GradClipCB(Callback):
@@ -202,7 +218,8 @@ class GradAccumCB(Callback):
 
     def before_epoch(self, learn):
         self.sizes, self.seen = [], 0
-        self.last = len(learn.dl) if hasattr(learn.dl, '__len__') else 0
+        try: self.last = len(learn.dl)
+        except TypeError: self.last = 0                        # a generator, or a loader that does not know its end
 
     def before_batch(self, learn): self.seen += 1
 

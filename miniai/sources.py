@@ -1,4 +1,4 @@
-"""Read the images yourself, check every byte you were promised, and decode them only once.
+"""Read the images yourself, check what can be checked, and decode them only once.
 
 What the module holds
 ---------------------
@@ -25,6 +25,7 @@ __all__ = ['read_idx', 'ImageData', 'cut', 'load_tensors']
 # %% ../nbs/03_sources.ipynb #6c2e34d4
 import gzip, hashlib, json, math, os, pickle, warnings, zlib
 from pathlib import Path
+from textwrap import shorten
 from typing import NamedTuple
 
 import numpy as np
@@ -39,7 +40,7 @@ def read_idx(
     path, # a gzipped IDX file of unsigned bytes
     ndim:int, # dimensions it must have: 3 for images, 1 for labels
 )->torch.Tensor: # uint8 [N,H,W] or [N]
-    """Read a gzipped IDX file; `ValueError` if it is damaged or of another kind, before memory is taken.
+    """Read a gzipped IDX file; `ValueError` if it is damaged or of another kind. No memory is taken on its word.
 
     Format: http://yann.lecun.com/exdb/mnist/, section 'File formats'."""
     path = Path(path)
@@ -290,13 +291,14 @@ def _decode(name:str, folder:Path|None, source:str)->ImageData:
     fix = f"Set MINIAI_DATA to a folder holding {name}/{first}, or use load('digits'), which needs no download."
     if source=='local': raise FileNotFoundError(f'{where}. {fix}')
     try: return _from_hub(name)
-    except Exception as e: raise FileNotFoundError(
-        f'{where} and the hub cannot be reached ({type(e).__name__}). {fix}') from e
+    except Exception as e:
+        why = shorten(f'{type(e).__name__}: {e}', 100, placeholder=' …')
+        raise FileNotFoundError(f'{where} and the hub did not give it ({why}). {fix}') from e
 
 # %% ../nbs/03_sources.ipynb #4cd5e2d1
 def load_tensors(
     name:str, # digits, mnist, fashion_mnist, cifar10 or cifar100
-    source:str='auto', # 'local': only `$MINIAI_DATA`; 'hub': only the Hugging Face hub; 'auto': in this order
+    source:str='auto', # 'local': only `$MINIAI_DATA`; 'hub': only the hub; 'auto': in this order (not for digits)
     standin:str|None=None, # load this instead, and say so, if `name` cannot be had
 )->ImageData: # images uint8 [N,C,H,W], labels int64 [N]
     "A dataset in memory, decoded once, then cached. `FileNotFoundError` if no source has it, `ValueError` if damaged."
@@ -311,6 +313,6 @@ def load_tensors(
     except FileNotFoundError as e:
         if standin is None: raise
         print(f'{name} is not at hand, so {standin} stand in for it. ({e})')
-        return load_tensors(standin)
+        return load_tensors(standin, source)
     _write_cache(path, d)
     return d

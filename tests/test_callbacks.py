@@ -471,3 +471,56 @@ def test_a_skipped_step_of_a_group_leaves_no_trace():
 def test_all_callbacks_are_found_in_one_place():
     for o in ('EarlyStopCB', 'EMACB', 'NaNStopCB', 'SaveBestCB', 'WatchCB', 'TimeCB', 'MixedPrecisionCB', 'CompileCB'):
         assert o in M.__all__ and hasattr(M, o)
+
+# --- a fit inside a fit, short fits, odd loaders and rates
+
+class JudgeCB(Callback):
+    "After each epoch of training, judge by a fit of its own."
+    order = 50
+    def after_epoch(self, learn):
+        if learn.training: learn.fit(1, train=False)
+
+@pytest.mark.parametrize('make', [lambda: RecorderCB(lr=current_lr), OneCycleCB, EMACB, partial(GradAccumCB, 2)],
+                         ids=['records', 'one cycle', 'average', 'groups'])
+def test_a_fit_inside_leaves_what_callbacks_noted(make):
+    def run(*more):
+        cb, rec = make(), RecorderCB(loss=lambda learn: learn.loss, lr=current_lr)
+        learn = fit([cb, rec, *more], 4, opt_func=partial(optim.SGD, momentum=0.9))
+        return rec.recs, getattr(cb, 'recs', None), learn.model.weight.tolist()
+    assert run(JudgeCB())==run()
+
+@pytest.mark.parametrize('n', range(1, 11))
+@pytest.mark.parametrize('pct', [0, 0.1, 0.125, 0.25, 0.5, 0.99])
+def test_a_cycle_of_any_length_is_finite(n, pct):
+    rec = RecorderCB(lr=current_lr)
+    fit([OneCycleCB(pct), rec], 1, dls=([(X, Y)]*n,), opt_func=partial(optim.SGD, momentum=0.9))
+    assert len(rec.recs['lr'])==n and all(0<lr<=0.1*(1+1e-6) for lr in rec.recs['lr'])
+
+@pytest.mark.parametrize('pct', [-0.1, 1, 1.5])
+def test_a_cycle_must_have_time_to_fall(pct):
+    with pytest.raises(ValueError, match='below 1'): OneCycleCB(pct)
+
+def test_a_record_is_one_number_and_says_so_at_once():
+    rec = RecorderCB(grad=lambda learn: learn.preds)
+    with pytest.raises(ValueError, match=r'grad must give one number, got float32 \[4,2\]'): fit([rec])
+    rec = RecorderCB(mixed=lambda learn: learn.loss if learn.iter else 7)
+    fit([rec], 1)
+    assert rec.recs['mixed'][0]==7 and all(type(o) is float for o in rec.recs['mixed'])
+
+def test_groups_from_a_loader_that_does_not_know_its_end():
+    class Rows(IterableDataset):
+        def __iter__(self): return iter(zip(X, Y))
+    class CountCB(Callback):
+        n = 0
+        def after_step(self, learn): self.n += 1
+    count = CountCB()
+    fit([GradAccumCB(2), count], 1, dls=(DataLoader(Rows(), 4),))
+    assert count.n==1                                            # three batches: one group, and one batch that is dropped
+
+def test_a_rate_that_is_a_tensor_comes_back():
+    model = nn.Linear(3, 2)
+    learn = Learner(model, ([(X, Y)]*8,), F.cross_entropy, cbs=[TrainCB(), OneCycleCB()])
+    learn.opt = optim.SGD(model.parameters(), lr=torch.tensor(0.1), momentum=0.9)
+    for _ in range(2):
+        learn.fit(1)
+        assert learn.opt.param_groups[0]['lr'].item()==pytest.approx(0.1)

@@ -193,14 +193,14 @@ def test_five_of_nine_weights_of_the_last_block_are_idle():
 
 # --- the lesson's exercises
 def test_checks_reject_the_empty_stubs_and_accept_the_solutions():
-    import json, re
+    import copy, json, re
     from pathlib import Path
     nb = Path(__file__).parents[1]/'nbs/13_cnn.ipynb'
     cells = [''.join(c['source']) for c in json.loads(nb.read_text(encoding='utf-8'))['cells'] if c['cell_type']=='code']
     stubs = [i for i, o in enumerate(cells) if re.match(r'# \d\. your turn', o)]
     assert len(stubs) >= 3
     for i in stubs:
-        space = dict(torch=torch, nn=nn, F=F, n_params=n_params, simple_cnn=simple_cnn, describe=describe)
+        space = dict(copy=copy, torch=torch, nn=nn, F=F, n_params=n_params, simple_cnn=simple_cnn, describe=describe)
         stub, check, solution = cells[i:i+3]
         exec(stub, space)
         exec(check, space)

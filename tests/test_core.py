@@ -1,6 +1,7 @@
 "Seeds, devices, walking through batches, files that are whole or not there, and checks that say what came."
 import copy, inspect, os, random
 from collections import Counter, OrderedDict, UserDict, defaultdict, namedtuple
+from collections.abc import Mapping
 
 import numpy as np
 import pytest
@@ -481,3 +482,24 @@ def test_show_error_prints_and_insists(capsys):
     assert capsys.readouterr().out == 'IndexError: list index out of range\n'
     with pytest.raises(AssertionError, match='KeyError was expected'): show_error(KeyError, lambda: 1)
     with pytest.raises(ZeroDivisionError): show_error(KeyError, lambda: 1/0)
+
+@pytest.mark.skipif(os.name!='posix', reason='links and permissions of POSIX')
+def test_a_link_stays_a_link_and_permissions_stay(tmp_path):
+    real, link = tmp_path/'there'/'real.txt', tmp_path/'link.txt'
+    real.parent.mkdir()
+    real.write_text('old')
+    real.chmod(0o600)
+    link.symlink_to(real)
+    with atomic_write(link) as tmp: tmp.write_text('new')
+    assert link.is_symlink() and real.read_text()=='new' and real.stat().st_mode & 0o777==0o600
+    assert [o.name for o in real.parent.iterdir()]==['real.txt']
+
+def test_a_foreign_mapping_is_left_alone():
+    class Wrapped(Mapping):
+        def __init__(self, d): self.d = dict(d)
+        def __getitem__(self, k): return self.d[k]
+        def __iter__(self): return iter(self.d)
+        def __len__(self): return len(self.d)
+    x = Wrapped({'a': torch.ones(2)})
+    y = map_tensors(lambda t: t*10, x)
+    assert isinstance(y, Wrapped) and y['a'][0]==10 and x['a'][0]==1

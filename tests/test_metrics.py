@@ -139,3 +139,20 @@ def test_history():
     h.note(1, 'valid', dict(loss=2., acc=0.5))
     assert h.best()==dict(epoch=1, part='valid', loss=2., acc=0.5)==h.best('acc', max)
     with pytest.raises(ValueError, match="History.best: name must be one of.*Did you mean 'loss'"): h.best('los')
+
+@pytest.mark.parametrize('inp', [torch.randn(8), torch.randn(8, 1)], ids=['[N]', '[N,1]'])
+@pytest.mark.parametrize('kind', [Accuracy, TopK])
+def test_one_number_an_item_is_no_logit_for_each_class(kind, inp):
+    with pytest.raises(ValueError, match='one number an item'): kind().add(inp, torch.arange(8)%2)
+
+def test_topk_wants_logits():
+    with pytest.raises(ValueError, match='needs logits'): TopK(2).add(torch.arange(8), torch.arange(8))
+
+def test_bytes_do_not_wrap_around():
+    m = MSE()
+    m.add(torch.tensor([10], dtype=torch.uint8), torch.tensor([20], dtype=torch.uint8))
+    assert m.value==100
+
+def test_a_misspelt_part_is_refused():
+    h = History()
+    with pytest.raises(ValueError, match='part must be one of train, valid'): h.best(part='validation')

@@ -456,3 +456,33 @@ def test_loaders_without_length():
     learn = learner(EMACB(), NaNStopCB(), EarlyStopCB(1), dls=(Endless(), Endless()))
     learn.fit(3)
     assert learn.cbs[1].history
+
+def test_a_file_of_a_smaller_model_is_refused_before_the_fit(tmp_path):
+    def net(*more): return nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2), *more)
+    learner(SaveBestCB(tmp_path/'best'), model=net()).fit(1)
+    with pytest.raises(ValueError, match='another kind of model'):
+        learner(SaveBestCB(tmp_path/'best'), model=net(nn.ReLU(), nn.Linear(2, 2))).fit(1)
+
+def test_weights_of_an_earlier_fit_do_not_come_in_silence(tmp_path, capsys):
+    path = tmp_path/'best'
+    scripted([1., 2.], SaveBestCB(path)).fit(2)
+    kept = safetensors.torch.load_file(path)
+    capsys.readouterr()
+    learn = scripted([3., 4.], SaveBestCB(path, restore=True))
+    learn.fit(2)
+    assert 'of an earlier fit' in ' '.join(capsys.readouterr().out.split())
+    assert all(torch.equal(v, kept[k]) for k, v in learn.model.state_dict().items())
+    scripted([0.5, 0.6], SaveBestCB(path, restore=True)).fit(2)
+    assert 'earlier fit' not in capsys.readouterr().out
+
+def test_the_average_of_half_precision_weights_moves():
+    class OnesCB(Callback):
+        def after_backward(self, learn):
+            with torch.no_grad(): learn.model.weight.fill_(1)
+    avg = EMACB(0.999)
+    model = nn.Linear(3, 2).to(torch.bfloat16)
+    nn.init.zeros_(model.weight)
+    x = X[:4].to(torch.bfloat16)
+    learn = Learner(model, ([(x, Y[:4])]*300,), F.cross_entropy, 0., [TrainCB(), OnesCB(), avg])
+    learn.fit(20)
+    assert model.weight.dtype is torch.bfloat16 and (model.weight>0.95).all()

@@ -394,7 +394,7 @@ def test_hub_out_of_reach_is_said_at_once(data):
     start = time.perf_counter()
     with pytest.raises(FileNotFoundError) as e: load_tensors('cifar100')
     assert time.perf_counter()-start < 5
-    assert str(e.value).startswith(f'cifar100 is not in {data} and the hub cannot be reached (')
+    assert str(e.value).startswith(f'cifar100 is not in {data} and the hub did not give it (')
     assert 'Set MINIAI_DATA to a folder holding cifar100/cifar-100-python' in str(e.value)
     assert "load('digits')" in str(e.value)
     assert isinstance(e.value.__cause__, Exception)
