@@ -2,9 +2,9 @@
 
 Each run is one call of miniai-train with its default network. It learns from 55,000 images. The curves are errors on the 5,000 validation
 images, measured after every epoch; the 10,000 test images are measured once, at the end, with the weights of the last epoch. Neither
-chooses anything. About 27 seconds of one core an epoch. Finished runs lie in runs/long and are not repeated, so the script can be stopped
+chooses anything. About 10 to 40 seconds of one core an epoch. Finished runs lie in runs/long and are not repeated, so the script can be stopped
 and started again, or started twice with different --latents. RESULTS.md, and long_runs.json which the lesson *conv_autoencoder* draws,
-hold all finished runs, seeds 0 and 1 so far; `--seeds` without a number only writes them."""
+hold all finished runs; `--seeds` without a number only writes them."""
 import argparse, csv, json, shutil, time
 from functools import partial
 from pathlib import Path
