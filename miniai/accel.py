@@ -1,8 +1,5 @@
 """Half the bits for the products, all of them for the sums: when that is safe, and when it is faster.
 
-What the module holds
----------------------
-
 Half precision: the model counts in bfloat16, or on a GPU in float16; weights and loss stay float32.
 
 - `MixedPrecisionCB` stands beside a `TrainCB`; `MixedPrecision` is both in one
@@ -72,6 +69,7 @@ class MixedPrecisionCB(Callback):
 # %% ../nbs/35_accel.ipynb #b2103a00
 @patch
 def after_loss(self:MixedPrecisionCB, learn):
+    "Have the gradient scaled that will start at the loss."
     if self.scaler and learn.training: learn.loss.register_hook(self.scaler.scale)     # the loss stays as it is
 
 @patch

@@ -1,8 +1,5 @@
 """A metric is one number. To understand a network, look at what it guessed, for each image.
 
-What the module holds
----------------------
-
 Predictions of a whole set, and the images of a batch.
 
 - `CapturePreds` keeps inputs, predictions and targets of a pass; importing this module gives the Learner

@@ -1,21 +1,16 @@
 """Squeeze an image into a few numbers, and grow it back, by a growing layer that is equal to the usual one, and on a CPU faster.
 
-What the module holds
----------------------
-
 The convolutional autoencoder: an encoder, a bottleneck of a few numbers (the latent code), a decoder.
 
 - `ConvAutoencoder`: `encode`, `decode`, and a `config` that builds it again
-- `deconv` (a `Deconv`) doubles an image: nearest upsampling and a convolution, computed by `upsample_conv2d` at the
-  low resolution
+- `deconv` (a `Deconv`) doubles an image: upsampling and convolution by `upsample_conv2d`, at the low resolution
 - yardsticks: `mean_image_mse`, `pca_mse`
 
 ```python
 import torch
 from miniai.autoencoder import ConvAutoencoder
 model = ConvAutoencoder(latent=8).eval()
-x = torch.rand(16, 1, 28, 28)
-z = model.encode(x)
+z = model.encode(torch.rand(16, 1, 28, 28))
 print(z.shape, model.decode(z).shape)
 ```"""
 
@@ -35,7 +30,7 @@ from fastcore.basics import patch
 from torch import nn
 
 from .conv import check_conv, check_pair, conv, needs_bias
-from .core import check_int, check_tensor, describe
+from .core import check_int, check_ints, check_tensor, describe
 from .layout import is_batch_last, shuffle_batch_last, thin_conv2d
 
 # %% ../nbs/40_autoencoder.ipynb #e754438d
@@ -43,8 +38,7 @@ def _check_sets(who, train, test):
     "`TypeError`, `ValueError` unless these are two sets of images of one shape."
     for name, t in (('train', train), ('test', test)): check_tensor(who, name, t, kind='float', fix='Bytes need x/255.')
     if not len(train) or not len(test) or train.shape[1:]!=test.shape[1:]:
-        raise ValueError(f'{who}: needs images of one shape to learn from and to judge by, got {describe(train)} '
-                         f'and {describe(test)}.')
+        raise ValueError(f'{who}: train and test must be images of one shape, got {describe(train)}, {describe(test)}.')
 
 def mean_image_mse(
     train:torch.Tensor, # images to learn the mean from, [N,…], float
@@ -136,12 +130,8 @@ class Deconv(nn.Sequential):
 
     def __getitem__(self, i): return nn.Sequential(*list(self)[i]) if isinstance(i, slice) else super().__getitem__(i)
 
-    def macs(
-        self,
-        x:torch.Tensor, # what came in, [N,ni,H,W]
-        out:torch.Tensor, # what came out
-    )->int|None: # multiply-adds of the growing convolution for one image; None if its layers are called and counted
-        "Each of the (k+1)² blurred taps meets each pixel once."
+    def macs(self, x:torch.Tensor, out:torch.Tensor)->int|None: # None if its layers are called and counted
+        "Multiply-adds of the growing convolution for one image of `x` [N,ni,H,W]: (k+1)² taps meet each pixel."
         return x[0].numel()*self[1].out_channels*(self[1].kernel_size[0]+1)**2 if self.bypassed else None
 
 # %% ../nbs/40_autoencoder.ipynb #3bfea367
@@ -205,11 +195,6 @@ def _hidden_for(latent)->tuple: # of dense layers for a code of so many numbers:
     if latent is None or latent>64: return ()
     return (512,) if latent>=32 else (512, 256)
 
-def _check_ints(name, values)->tuple:
-    if not isinstance(values, (tuple, list)):
-        raise TypeError(f'ConvAutoencoder: {name} must be a tuple, such as (16, 32), got {describe(values)}.')
-    return tuple(check_int('ConvAutoencoder', name, o) for o in values)
-
 @patch
 def _set_sizes(self:ConvAutoencoder, latent, widths, hidden, ni, size):
     "`flat ni size widths hidden`, as asked for; then `pad`, `shape` of the last map, `latent`."
@@ -219,9 +204,8 @@ def _set_sizes(self:ConvAutoencoder, latent, widths, hidden, ni, size):
     if self.flat: latent = check_int('ConvAutoencoder', 'latent', latent)
     self.ni = check_int('ConvAutoencoder', 'ni', ni)
     self.size = check_pair('ConvAutoencoder', 'size', size, 1)                     # height, width
-    self.widths = _check_ints('widths', widths)
-    self.hidden = _check_ints('hidden', _hidden_for(latent) if hidden is None else hidden) if self.flat else ()
-    if not widths: raise ValueError('ConvAutoencoder: widths is empty; give the channels of each block, as (16, 32).')
+    self.widths = check_ints('ConvAutoencoder', 'widths', widths, least=1)
+    self.hidden = check_ints('ConvAutoencoder', 'hidden', _hidden_for(latent) if hidden is None else hidden)
     self.pad = _padding(self.size, len(widths))
     self.shape = self.widths[-1], *(-(-o//2**len(widths)) for o in self.size)      # the padded sides, halved so often
     self.latent = latent if self.flat else math.prod(self.shape)
@@ -308,11 +292,8 @@ def config(self:ConvAutoencoder)->dict:
                 size=[*self.size], **names, fast=self.fast)
 
 @patch(cls_method=True)
-def from_config(
-    cls:ConvAutoencoder,
-    config:dict, # as `config` gives it, perhaps by way of JSON
-)->ConvAutoencoder: # with new random weights
-    "A model like the one that `config` came from. `ValueError` if an argument is missing, unknown or wrong."
+def from_config(cls:ConvAutoencoder, config:dict)->ConvAutoencoder: # with new random weights
+    "A model like the one that gave `config`. `ValueError` if an argument is missing, unknown or wrong."
     if odd := {*signature(cls).parameters} ^ {*config}:
         raise ValueError(f'{cls.__name__}.from_config: takes exactly the arguments that config gives; missing or '
                          f'unknown: {", ".join(sorted(odd))}. Was it written by another version?')

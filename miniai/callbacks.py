@@ -1,8 +1,5 @@
 """Every callback of the package, in one place, and many of them at work together.
 
-What the module holds
----------------------
-
 All callbacks of the package behind one door. Each is taught in the lesson of its module:
 
 - stages: `TrainCB`, `ReconstructCB`, `MixedPrecision`, `LossTermCB`; `DeviceCB`, `BatchTransformCB`, `SingleBatchCB`

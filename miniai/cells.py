@@ -1,8 +1,5 @@
 """In a spreadsheet every number is a cell. Which formulas make a convolution of them, a pool, a dense layer, a batch norm?
 
-What the module holds
----------------------
-
 Layers as formulas of a spreadsheet.
 
 - addresses: `column_letters`, `a1`, and `Cells`, where a tensor lies in a sheet

@@ -1,8 +1,5 @@
 """Choose a dataset and a code size; get a trained autoencoder, its pictures, its history, and two yardsticks.
 
-What the module holds
----------------------
-
 The command `miniai-train`.
 
 - `main` is the command, `train` the same from Python; `load_model` brings a trained autoencoder back

@@ -1,8 +1,5 @@
 """A network of convolutions by hand: counted, drawn, trained, taken apart, shifted, and compared, one change at a time.
 
-What the module holds
----------------------
-
 A convolutional neural network for classes.
 
 - `simple_cnn`: blocks that halve the image, then a head that flattens or pools
@@ -27,7 +24,7 @@ import torch
 from torch import nn
 
 from .conv import check_conv, check_pair, conv
-from .core import check_choice, check_int, describe
+from .core import check_choice, check_int, check_ints, describe
 
 # %% ../nbs/13_cnn.ipynb #0565689e
 def n_params(
@@ -112,8 +109,7 @@ def simple_cnn(
 )->nn.Sequential: # [N,ni,H,W] → [N,n_out]
     "A network for images. `TypeError` or `ValueError` for arguments, and later for images, that do not fit."
     who = 'simple_cnn'
-    widths = [check_int(who, 'widths', o) for o in (widths if isinstance(widths, (tuple, list)) else [widths])]
-    if not widths: raise ValueError(f'{who}: widths is empty; give the channels of each block, such as (4, 8, 16, 16).')
+    widths = check_ints(who, 'widths', widths if isinstance(widths, (tuple, list)) else [widths], least=1)
     ni = check_int(who, 'ni', ni)
     n_out = check_int(who, 'n_out', n_out)
     ks = check_int(who, 'ks', ks)

@@ -1,8 +1,5 @@
 """A few weights slide over an image and ask the same question at each place: on paper, as a loop, and as a layer.
 
-What the module holds
----------------------
-
 A convolution: as one weighted sum, as a loop over windows, and as a layer.
 
 - on paper: `apply_kernel` for one window, `conv2d_loop` for a batch, `conv_out_size` for the size of the result

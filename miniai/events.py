@@ -1,8 +1,5 @@
 """The Learner begins on one screen with everything built in. Then metrics, callbacks and cancel exceptions take it apart, until nobody has to edit it again.
 
-What the module holds
----------------------
-
 Callbacks: methods named after the events of a training loop.
 
 - the mechanism: `Callback`, `run_cbs`, `with_cbs`, `event_names` and `stages`; `by_order`, `listener`, `Handlers` and
@@ -110,10 +107,7 @@ def add_note(
 
 class with_cbs:
     "Decorator for a method: events before and after, with its own cancel exception caught; clean-up whatever happens."
-    def __init__(
-        self,
-        nm:str, # fit, epoch or batch
-    ):
+    def __init__(self, nm:str): # fit, epoch or batch
         self.nm = nm
         self.cancel = {'fit': CancelFitException, 'epoch': CancelEpochException, 'batch': CancelBatchException}[nm]
 
@@ -162,10 +156,7 @@ class Order:
 # %% ../nbs/21_events.ipynb #727cfe5b
 class Handlers(dict):
     "Event → [(callback, its method)] in order, looked up at the first use. It belongs to one fit."
-    def __init__(
-        self,
-        cbs, # callbacks
-    ): self.cbs = by_order(cbs)
+    def __init__(self, cbs:list): self.cbs = by_order(cbs)
 
     def __missing__(self, nm):
         found = [(cb, listener(cb, nm)) for cb in self.cbs]

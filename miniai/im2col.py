@@ -1,8 +1,5 @@
 """Copy each window into a column, and a convolution is one matrix product. Why that is fast, what it costs, and what flows back.
 
-What the module holds
----------------------
-
 A convolution as one matrix product.
 
 - `im2col`: each window of an image as a column; `col2im`: its adjoint, which the backward pass needs

@@ -1,8 +1,5 @@
 """A batch is changed on the device, all images at once, before the model sees it: shifted, or normalised.
 
-What the module holds
----------------------
-
 What is done to a batch before the model sees it.
 
 - `BatchTransformCB`: a function of the whole batch, on the device: normalisation, augmentation, noise

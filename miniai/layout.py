@@ -1,8 +1,5 @@
 """The same numbers in another order: with the images of a batch side by side in memory, a network of thin convolutions takes a fraction of the time.
 
-What the module holds
----------------------
-
 Memory order: with the images of a batch innermost, convolutions of many images with few channels are faster on a CPU.
 
 - the order: `batch_last` and `batch_first`, `BatchLast` and `BatchFirst` as layers; `is_batch_last` asks

@@ -1,8 +1,5 @@
 """What does the model see, and what comes out of it? A true fit is stopped at an event, shown, and undone.
 
-What the module holds
----------------------
-
 Methods of the Learner for looking. Importing this module adds them: `look`, `show_batch`, `show_results` and
 `summary`.
 

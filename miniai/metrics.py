@@ -1,8 +1,5 @@
 """How well is it doing? A Metric sums up over batches, weighs them rightly, and does not make the GPU wait.
 
-What the module holds
----------------------
-
 Metrics: means that are exact over uneven batches, and cheap.
 
 - `Metric` is the base; `Mean`, `Accuracy`, `TopK`, `MSE` and `PSNR` are ready, `FuncMetric` takes any function

@@ -1,8 +1,5 @@
 """Show one image or a hundred, as pictures or as numbers, whatever form they come in; show what a model made of them; and draw a loss curve.
 
-What the module holds
----------------------
-
 Pictures, from one to a grid, and curves; all draw with matplotlib.
 
 - one picture: `show_image`, for whatever `as_array` understands; `pixel_table` shows its numbers

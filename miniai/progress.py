@@ -1,8 +1,5 @@
 """Exact numbers for each epoch without making the device wait, and a bar that knows whether anybody is watching.
 
-What the module holds
----------------------
-
 Numbers of each epoch, a progress bar with live curves, and the search for a learning rate.
 
 - `MetricsCB` measures loss and metrics, and keeps them in `learn.history`
@@ -96,6 +93,7 @@ def _results(self:MetricsCB)->dict:
 
 @patch
 def after_epoch(self:MetricsCB, learn):
+    "Fetch the numbers of the epoch, and write them to the history."
     if self.together: self.together.flush()
     if not self.losses: raise ValueError('MetricsCB: no batch of this epoch came to its end.')
     part = 'train' if learn.training else 'valid'
@@ -158,6 +156,7 @@ def _move(self:ProgressCB, bar, val):
 
 @patch
 def after_epoch(self:ProgressCB, learn):
+    "Show the row that was measured."
     self.cleanup_epoch(learn)
     res = (getattr(learn, 'history', None) or [{}])[-1]
     part = 'train' if learn.training else 'valid'
@@ -169,11 +168,13 @@ def after_epoch(self:ProgressCB, learn):
 
 @patch
 def cleanup_epoch(self:ProgressCB, learn):
+    "End the bar of the epoch."
     if self.bar: self.bar.on_iter_end()
     self.bar = None
 
 @patch
 def cleanup_fit(self:ProgressCB, learn):
+    "Show what still waits, and end the bar of the fit."
     self._flush()
     if self.mbar: self.mbar.main_bar.on_iter_end()
 

@@ -1,8 +1,5 @@
 """Deep in a network, one unit lights up. Which pixels could it see, and which of them counted?
 
-What the module holds
----------------------
-
 The receptive field: from the settings of the layers, and as gradients measure it.
 
 - every layer: `receptive_field`, a `FieldTable` of `FieldRow`s, each with a `Field` for an axis; `text_table` prints

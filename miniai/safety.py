@@ -1,8 +1,5 @@
 """End a run at the first loss that is no number and say who made it; stop when nothing improves; keep the best weights in a file; judge by an average of the weights.
 
-What the module holds
----------------------
-
 Overfitting and accidents: stop, keep, average, and find the layer that broke.
 
 - `NaNStopCB` ends a fit at the first loss that is NaN or infinite, and says where it arose
@@ -145,6 +142,7 @@ class WatchCB(Callback):
 # %% ../nbs/25_safety.ipynb #23b4f121
 @patch
 def after_epoch(self:WatchCB, learn):
+    "Compare the number of the epoch with the best so far."
     if learn.training or not self.trained: return       # a fit that only judges changes nothing
     new = learn.history[-1][self.name]
     if self._is_better(new):

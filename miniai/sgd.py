@@ -1,8 +1,5 @@
 """The rate of a step may rise and fall, its gradient may be cut or gathered from many batches; and whatever happens can be recorded.
 
-What the module holds
----------------------
-
 Around the step of the optimizer: learning-rate schedules, records, gradients.
 
 - schedules: `OneCycleCB`; schedulers of torch by `BatchSchedCB` or `EpochSchedCB`, both a `BaseSchedCB` (not
@@ -28,6 +25,7 @@ __all__ = ['HasLearnCB', 'RecorderCB', 'current_lr', 'BaseSchedCB', 'BatchSchedC
 
 # %% ../nbs/32_sgd.ipynb #5cde41b3
 import math
+from copy import deepcopy
 from inspect import signature
 
 import torch
@@ -111,8 +109,6 @@ def current_lr(
     return learn.opt.param_groups[0]['lr']
 
 # %% ../nbs/32_sgd.ipynb #5575cb37
-def _clone(val): return val.clone() if isinstance(val, torch.Tensor) else val  # schedulers write into a tensor
-
 class BaseSchedCB(Callback):
     "Keep a torch scheduler, `schedo`, for a fit; afterwards the optimizer has its own settings back. A base class."
     order, in_lr_find = Order.schedule, False
@@ -128,7 +124,7 @@ class BaseSchedCB(Callback):
     def before_fit(self, learn):
         self.schedo, self.groups = None, ()
         if learn.opt is None: return
-        self.groups = [{k: _clone(v) for k, v in g.items() if k!='params'} for g in learn.opt.param_groups]
+        self.groups = deepcopy([{k: v for k, v in g.items() if k!='params'} for g in learn.opt.param_groups])
 
     def before_epoch(self, learn):
         "The first epoch that trains makes the scheduler; a fit that only judges needs none."

@@ -1,8 +1,5 @@
 """Read the images yourself, check what can be checked, and decode them only once.
 
-What the module holds
----------------------
-
 Image files, read with care, and three honest sets: train, valid and test.
 
 - `load_tensors`: a dataset in memory as `ImageData`; from a folder, from the hub, or with scikit-learn's digits;
@@ -117,11 +114,8 @@ _fashion = ['T-shirt/top', 'Trouser', 'Pullover', 'Dress', 'Coat', 'Sandal', 'Sh
 _idx_files = {'train': ('train-images-idx3-ubyte.gz', 'train-labels-idx1-ubyte.gz'),
               'test':  ('t10k-images-idx3-ubyte.gz',  't10k-labels-idx1-ubyte.gz')}
 
-def _read_idx_folder(
-    folder:Path, # holds the four files
-    classes:list, # names of the classes
-)->ImageData:
-    "MNIST, or a dataset in its form, from its four files."
+def _read_idx_folder(folder:Path, classes:list)->ImageData:
+    "MNIST, or a dataset in its form, from the four files in `folder`."
     missing = [o for pair in _idx_files.values() for o in pair if not (folder/o).is_file()]
     if missing: raise FileNotFoundError(f"{folder} lacks {', '.join(missing)}.")
     pairs = {k: (read_idx(folder/im, 3)[:,None], read_idx(folder/lb, 1).long()) for k, (im, lb) in _idx_files.items()}
@@ -136,9 +130,7 @@ class _CifarUnpickler(pickle.Unpickler):
             return super().find_class(module, name)
         raise pickle.UnpicklingError(f'it asks for {module}.{name}, which no CIFAR file needs')
 
-def _unpickle(
-    path:Path, # one of CIFAR's files
-)->dict:
+def _unpickle(path:Path)->dict:
     "Read one CIFAR file; `ValueError` if it is damaged, or asks for anything but arrays."
     try:
         with open(path, 'rb') as f: return _CifarUnpickler(f, encoding='latin1').load()
@@ -152,11 +144,8 @@ _cifar_files = {'cifar10': dict(folder='cifar-10-batches-py', train=[f'data_batc
                 'cifar100': dict(folder='cifar-100-python', train=['train'], test='test',
                                  meta='meta', labels='fine_labels', names='fine_label_names')}
 
-def _read_cifar(
-    folder:Path, # holds the files of the Python version, or the folder they come in
-    name:str, # cifar10 or cifar100
-)->ImageData:
-    "CIFAR-10 or CIFAR-100 from the files of its Python version. https://www.cs.toronto.edu/~kriz/cifar.html"
+def _read_cifar(folder:Path, name:str)->ImageData:
+    "CIFAR from its Python version, the files or the folder they come in. https://www.cs.toronto.edu/~kriz/cifar.html"
     known = _cifar_files[name]
     if (folder/known['folder']).is_dir(): folder = folder/known['folder']
     def split(files):
@@ -173,18 +162,14 @@ def _read_cifar(
 _hub = {'mnist': 'ylecun/mnist', 'fashion_mnist': 'zalando-datasets/fashion_mnist',
         'cifar10': 'uoft-cs/cifar10', 'cifar100': 'uoft-cs/cifar100'}
 
-def _fetch(
-    repo:str, # owner/name on the hub
-):
+def _fetch(repo:str):
     "The dataset `repo` from the hub, as a `DatasetDict`; the only place that speaks to the network."
     import datasets
     from huggingface_hub import HfApi
     if not datasets.config.HF_HUB_OFFLINE: HfApi().dataset_info(repo, timeout=5)   # load_dataset alone tries long
     return datasets.load_dataset(repo)
 
-def _from_hub(
-    name:str, # mnist, fashion_mnist, cifar10 or cifar100
-)->ImageData:
+def _from_hub(name:str)->ImageData:
     "A dataset from the Hugging Face hub, decoded."
     dd = _fetch(_hub[name])
     cols = dd['train'].column_names
@@ -196,10 +181,7 @@ def _from_hub(
     return ImageData(split(dd['train']), None, split(dd['test']), list(dd['train'].features[label].names), 'hub')
 
 # %% ../nbs/03_sources.ipynb #f2dfc92b
-def _checked(
-    name:str, # the dataset
-    d:ImageData, # what was read
-)->ImageData:
+def _checked(name:str, d:ImageData)->ImageData:
     "`d`, with a validation set, if its images and labels fit together; else `ValueError`."
     for split, (x, y) in (('train', d.train), ('test', d.test)):
         if len(x)!=len(y): raise ValueError(f'{name}: {split} has {len(x)} images but {len(y)} labels. Fetch it again.')
@@ -224,9 +206,7 @@ def _checksum(tensors:dict, *texts)->str:
     for k in sorted(tensors): crc = zlib.crc32(tensors[k].numpy(), crc)
     return str(crc)
 
-def _read_cache(
-    path:Path, # a file that `_write_cache` wrote
-)->ImageData|None: # None if there is none, or it is damaged
+def _read_cache(path:Path)->ImageData|None: # None if there is none, or it is damaged
     "A decoded dataset; if the file is damaged, say so and return None."
     from safetensors import SafetensorError, safe_open
     if not path.is_file(): return None
@@ -239,10 +219,7 @@ def _read_cache(
     warnings.warn(f'the cached copy {path.name} is damaged and will be made again')
 
 # %% ../nbs/03_sources.ipynb #b3694e7a
-def _write_cache(
-    path:Path, # where to
-    d:ImageData, # what to keep
-)->None:
+def _write_cache(path:Path, d:ImageData)->None:
     "Keep `d`; where the folder cannot be written, warn, or raise `OSError` if the user chose it."
     from safetensors import SafetensorError
     from safetensors.torch import save_file
@@ -259,9 +236,7 @@ def _write_cache(
 # %% ../nbs/03_sources.ipynb #e507fc18
 _names = ['digits', *_hub]
 
-def _local_folder(
-    name:str, # the dataset
-)->Path|None: # None if `$MINIAI_DATA` is not set, or has no such dataset
+def _local_folder(name:str)->Path|None: # None if `$MINIAI_DATA` is not set, or has no such dataset
     "The folder of `name` in `$MINIAI_DATA`; a relative path counts from here or, for nbs/, from one above."
     if not (root := os.environ.get('MINIAI_DATA')): return None
     for base in (Path.cwd(), Path.cwd().parent):
@@ -271,10 +246,8 @@ def _local_folder(
     if res.exists() and not res.is_dir(): raise NotADirectoryError(f'{res} must be a folder with the files of {name}.')
     return res if res.exists() else None
 
-def _key(
-    folder:Path|None, # local files, None for the hub and scikit-learn
-)->str:
-    "What decides the decoded content: the files' names, sizes and dates."
+def _key(folder:Path|None)->str:
+    "What we know of the origin: names, sizes and dates of local files; None for the hub and scikit-learn."
     if folder is None: return 'remote'
     paths = [o for o in sorted(folder.resolve().rglob('*')) if o.is_file()]
     files = [(str(o), o.stat().st_size, o.stat().st_mtime_ns) for o in paths]

@@ -1,8 +1,5 @@
 """A stopwatch at every event tells what a fit waits for; then a compiler, which makes the model itself faster where that is possible.
 
-What the module holds
----------------------
-
 Where the time of a fit goes, and a compiler.
 
 - `TimeCB`: seconds of data, forward, backward, step and callbacks, with advice; `plot_times` draws several runs

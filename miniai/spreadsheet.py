@@ -1,8 +1,5 @@
 """A trained network in which every number is a cell: change a pixel, and watch the prediction move.
 
-What the module holds
----------------------
-
 A trained network as a workbook, in which every number is a cell.
 
 - `to_xlsx` writes it, with formulas in place of results

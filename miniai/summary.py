@@ -1,8 +1,5 @@
 """One picture goes in. We count every multiplication on its way, let hooks do the counting for any model, and ask whether the clock agrees.
 
-What the module holds
----------------------
-
 What a network costs: shapes, parameters and multiply-adds, layer by layer.
 
 - `summary` sends a batch through a model and gives a `LayerTable` of `LayerRow`s; `record_layers` watches any other

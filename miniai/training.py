@@ -1,8 +1,5 @@
 """All that `fit` does, written out: minibatches, loss, step, validation; and what each line is for, shown by leaving it out.
 
-What the module holds
----------------------
-
 The training loop by hand: minibatches, forward pass, loss, backward pass, step, validation.
 
 - `fit`: the loop for a classifier

@@ -1,8 +1,5 @@
 """Each unit of a layer reads a few units of the layer before. We write down which ones, for every kind of layer, and follow whole chains of layers.
 
-What the module holds
----------------------
-
 Which units of the layer before does a unit read? One answer for each kind of layer, and one walk along a chain of
 them.
 

@@ -176,7 +176,7 @@ def written(text):
 @dataclass
 class Counts:
     "What is counted in the source of a module."
-    lines:int           # below the tour
+    lines:int           # of the whole file, with its tour
     columns:int         # of the widest line
     density:float       # tokens in a line of code
     triples:int         # assignments of three or more things
@@ -190,7 +190,7 @@ def count(text):
     functions = {o.name: body(o) for o in nodes(text, ast.FunctionDef)} or {'': 0}
     cells = exported(text) or {'': 0}
     longest, mark = max(functions, key=functions.get), max(cells, key=cells.get)
-    return Counts(lines=len(text.splitlines())-len(tour(text).splitlines()), columns=max(map(len, written(text)), default=0),
+    return Counts(lines=len(text.splitlines()), columns=max(map(len, written(text)), default=0),
                   density=len(seen)/max(1, len({t.start[0] for t in seen})), triples=len(triples(text)),
                   function=functions[longest], longest=longest, cell=cells[mark], mark=mark)
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from miniai.core import (atomic_write, check_choice, check_int, check_tensor, collate, collate_device, def_device,
+from miniai.core import (atomic_write, check_choice, check_int, check_ints, check_tensor, collate, collate_device, def_device,
                          default_device, describe, keep_random_state, map_tensors, set_seed, show_error, to_cpu,
                          to_device, untouched)
 
@@ -503,3 +503,12 @@ def test_a_foreign_mapping_is_left_alone():
     x = Wrapped({'a': torch.ones(2)})
     y = map_tensors(lambda t: t*10, x)
     assert isinstance(y, Wrapped) and y['a'][0]==10 and x['a'][0]==1
+
+@pytest.mark.parametrize('values, exc, word', [(8, TypeError, 'must be a tuple'), ((), ValueError, 'is empty'), ((8, 0), ValueError, 'at least 1'),
+                                               ((8, 2.5), TypeError, 'whole number'), ('88', TypeError, 'must be a tuple')])
+def test_check_ints_refuses(values, exc, word):
+    with pytest.raises(exc, match=f'cnn: widths.*{word}'): check_ints('cnn', 'widths', values, least=1)
+
+def test_check_ints_gives_plain_ints():
+    got = check_ints('cnn', 'widths', [8, np.int64(16)])
+    assert got==(8, 16) and all(type(o) is int for o in got) and check_ints('cnn', 'hidden', [])==()
