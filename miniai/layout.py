@@ -160,7 +160,9 @@ def _empty(like, n, c, h, w):
     return like.new_empty_strided((n, c, h, w), (1, w*n, c*w*n, n))
 
 class _ThinConv2d(Function):
-    "One product for each row of the result; on the way back, for the weights and for the images too."
+    """One product for each row of the result, and one more on the way back, for the weights.
+
+    For the images there is one a row for each group of kernel rows that lie less than a stride apart."""
     @staticmethod
     def forward(ctx, x, weight, bias, stride, padding, grid):
         kh, kw = weight.shape[2:]
